@@ -1,0 +1,251 @@
+# Copyright 2026 The hf_swin authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Every number of a Swin Transformer, first and second version, and what each stage and block takes from them."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+
+from .configuration_vit import BlockSpec, StockConfigMixin, check_small, linear_schedule, look_up, pair
+
+
+@dataclass(frozen=True)
+class WindowBlockSpec(BlockSpec):
+    """A block that attends in windows: W-MSA, or SW-MSA where `shifted`."""
+
+    window: tuple[int, int] = (7, 7)
+    shifted: bool = False
+    # The stage's grid at config.image_size.
+    home_grid: tuple[int, int] = (56, 56)
+    # Swin v2: the window over which its bias network measures distances.
+    reference_window: tuple[int, int] = (7, 7)
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What one stage needs: its blocks, and whether patch merging follows."""
+
+    hidden_size: int
+    blocks: tuple[WindowBlockSpec, ...]
+    merges: bool
+
+
+# Published sizes: Swin Transformer (2021), section 3.3.
+SWIN_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+    "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
+}
+# Swin Transformer V2 (2022), section 3.5: tiny to base were trained at 256 pixels in windows of 8, large at 192 in 12.
+SWIN_V2_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {**SWIN_PRESETS["tiny"], "image_size": 256, "window_size": 8},
+    "small": {**SWIN_PRESETS["small"], "image_size": 256, "window_size": 8},
+    "base": {**SWIN_PRESETS["base"], "image_size": 256, "window_size": 8},
+    "large": {**SWIN_PRESETS["large"], "image_size": 192, "window_size": 12},
+}
+
+
+@strict
+class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # trf-ignore: TRF057
+    """Every number of a Swin Transformer (Liu et al., 2021).
+
+    Sizes are one int or (height, width): `image_size` and `patch_size` in pixels, `window_size` in tokens, also as a
+    list with one per stage. Rates are probabilities. Fields of the stock SwinConfig keep their names, so that its
+    `config.json` opens unchanged. Raises for stages that do not fit together.
+    """
+
+    model_type = "hf_swin"
+    attribute_map = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
+
+    image_size: int | list[int] | tuple[int, ...] = 224
+    patch_size: int | list[int] | tuple[int, ...] = 4
+    num_channels: int = 3
+    embed_dim: int = 96
+    depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: list[int] | tuple[int, ...] = (3, 6, 12, 24)
+    # One int for all stages, or a list with one int or pair for each: [[7, 14]] * 4 is a rectangle in four stages.
+    window_size: int | list[int] | list[list[int]] | tuple[int, ...] | tuple[tuple[int, int], ...] = 7
+    mlp_ratio: float | int = 4.0
+    qkv_bias: bool = True
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.1
+    initializer_range: float = 0.02
+    use_absolute_embeddings: bool = False
+    # How a learned position table meets another grid.
+    position_resizing: Literal["bicubic", "bicubic_antialias"] = "bicubic"
+    # What happens to a window where the grid is not larger, see modeling_windows.window_layout:
+    # "clamp" (timm), "square" (Microsoft, transformers v1), "pad" (torchvision), "fixed" (transformers v2).
+    small_input: Literal["clamp", "square", "pad", "fixed"] = "clamp"
+    # Detection and segmentation backbones always partition and shift, even where one window covers the grid.
+    always_partition: bool = False
+    # Published weights were trained with padded tokens attended; True hides them.
+    mask_padding: bool = False
+    # Pixels that one token of the masked-image decoder paints (SimMIM, 2022).
+    encoder_stride: int = 32
+    # Whether each feature map of the backbone passes a norm of its own.
+    apply_layernorm: bool = True
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    stock_defaults = {"swin": {"small_input": "square"}}
+
+    @classmethod
+    def from_stock(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
+        stock_type = config_dict.get("model_type")
+        config_dict = dict(super().from_stock(config_dict))
+        if stock_type == "swin" and (config_dict.get("architectures") or [""])[0] == "SwinBackbone":
+            config_dict.setdefault("always_partition", True)
+        return config_dict
+
+    def __post_init__(self, **kwargs):
+        self.stage_names = ["stem", *(f"stage{index}" for index in range(1, len(self.depths) + 1))]
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+        )
+        super().__post_init__(**kwargs)
+        # Derived, so set after whatever a file says: the names under which generic code looks for them.
+        self.num_layers = len(self.depths)
+        self.hidden_size = self.embed_dim * 2 ** (self.num_layers - 1)
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> "HfSwinConfig":
+        """Returns a published size: tiny, small, base or large; raises ValueError for another name."""
+        return cls(**{**look_up(SWIN_PRESETS, name), **overrides})
+
+    @classmethod
+    def for_image_size(cls, image_size: int, **overrides) -> "HfSwinConfig":
+        """Returns a config for small images of 28 to 112 pixels; raises ValueError outside that range.
+
+        Patches of 2 (4 from 64 pixels on) keep the first grid at 14 tokens a side or more, so that there are several
+        windows to shift between; the window is the largest of 7 to 4 that divides that grid, so that nothing is padded.
+        """
+        check_small(image_size)
+        patch_size = 2 if image_size < 64 else 4
+        grid = -(-image_size // patch_size)
+        window_size = next((side for side in (7, 6, 5, 4) if grid % side == 0), 4)
+        small = {"embed_dim": 48, "depths": (2, 2, 2), "num_heads": (3, 6, 12), "encoder_stride": 4 * patch_size}
+        sizes = {"image_size": image_size, "patch_size": patch_size, "window_size": window_size}
+        return cls(**{**sizes, **small, **overrides})
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of an image of `image_size`: (height, width)."""
+        return tuple(size // patch for size, patch in zip(pair(self.image_size), pair(self.patch_size), strict=True))
+
+    @property
+    def total_stride(self) -> tuple[int, int]:
+        """Pixels of the image under one token of the last stage: (height, width)."""
+        return tuple(patch * 2 ** (self.num_layers - 1) for patch in pair(self.patch_size))
+
+    def final_grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the grid of the last stage for an image of any size: (height, width)."""
+        return tuple(-(-size // stride) for size, stride in zip(image_size, self.total_stride, strict=True))
+
+    @property
+    def partition_rule(self) -> str:
+        """The rule by which windows meet a grid, for modeling_windows.window_layout."""
+        return "always" if self.always_partition else self.small_input
+
+    def stage_specs(self) -> list[StageSpec]:
+        """Returns what each stage needs, first to last."""
+        rates = iter(linear_schedule(self.drop_path_rate, sum(self.depths)))
+        return [
+            StageSpec(
+                hidden_size=self.embed_dim * 2**stage,
+                blocks=tuple(self._block_spec(stage, block, next(rates)) for block in range(depth)),
+                merges=stage < len(self.depths) - 1,
+            )
+            for stage, depth in enumerate(self.depths)
+        ]
+
+    def _block_spec(self, stage: int, block: int, drop_path_rate: float) -> WindowBlockSpec:
+        width = self.embed_dim * 2**stage
+        home_grid = tuple(max(size // 2**stage, 1) for size in self.grid)
+        window = self.window_of_stage(stage, home_grid)
+        return WindowBlockSpec(
+            hidden_size=width,
+            num_heads=self.num_heads[stage],
+            intermediate_size=int(width * self.mlp_ratio),
+            drop_path_rate=drop_path_rate,
+            window=window,
+            shifted=block % 2 == 1,
+            home_grid=home_grid,
+            reference_window=self.reference_window_of_stage(stage, window),
+        )
+
+    def window_of_stage(self, stage: int, home_grid: tuple[int, int]) -> tuple[int, int]:
+        """Returns (height, width) of the window that the weights of a stage are made for."""
+        return pair(self.window_size if isinstance(self.window_size, int) else self.window_size[stage])
+
+    def reference_window_of_stage(self, stage: int, window: tuple[int, int]) -> tuple[int, int]:
+        """Returns the window over which the bias of a stage is defined: its own, in the first version."""
+        return window
+
+    def validate_stages(self):
+        """Part of `@strict` validation."""
+        per_stage = {"num_heads": self.num_heads}
+        if not isinstance(self.window_size, int):
+            per_stage["window_size"] = self.window_size
+        for name, values in per_stage.items():
+            if len(values) != len(self.depths):
+                raise ValueError(f"{name} {values} has {len(values)} entries for {len(self.depths)} stages of depths")
+        for stage, heads in enumerate(self.num_heads):
+            channels = self.embed_dim * 2**stage
+            if channels % heads:
+                raise ValueError(
+                    f"stage {stage + 1}: {channels} channels do not divide into {heads} heads; "
+                    "change embed_dim or num_heads"
+                )
+        windows = [pair(window) for window in per_stage.get("window_size", [self.window_size])]
+        if self.small_input == "square" and any(height != width for height, width in windows):
+            raise ValueError(f"small_input='square' needs square windows, got {self.window_size}; use 'clamp'")
+
+
+@strict
+class HfSwinV2Config(HfSwinConfig):  # trf-ignore: TRF057
+    """Every number of a Swin Transformer V2 (Liu et al., 2022); `pretrained_window_sizes` as in its published files.
+
+    The window of a stage is never larger than its grid at `image_size`, because the bias network measures distances in
+    units of the window in use, or of `pretrained_window_sizes` (tokens, one per stage) where that is not 0.
+    """
+
+    model_type = "hf_swin_v2"
+
+    image_size: int | list[int] | tuple[int, ...] = 256
+    window_size: int | list[int] | list[list[int]] | tuple[int, ...] | tuple[tuple[int, int], ...] = 8
+    pretrained_window_sizes: list[int] | tuple[int, ...] = (0, 0, 0, 0)
+    # Width of the small MLP that makes the position bias.
+    bias_hidden_size: int = 512
+
+    stock_defaults = {"swinv2": {"image_size": 224, "window_size": 7, "small_input": "fixed", "apply_layernorm": False}}
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> "HfSwinV2Config":
+        """Returns a published size: tiny, small, base or large; raises ValueError for another name."""
+        return cls(**{**look_up(SWIN_V2_PRESETS, name), **overrides})
+
+    def window_of_stage(self, stage: int, home_grid: tuple[int, int]) -> tuple[int, int]:
+        window = super().window_of_stage(stage, home_grid)
+        return tuple(min(side, size) for side, size in zip(window, home_grid, strict=True))
+
+    def reference_window_of_stage(self, stage: int, window: tuple[int, int]) -> tuple[int, int]:
+        pretrained = self.pretrained_window_sizes[stage] if stage < len(self.pretrained_window_sizes) else 0
+        return pair(pretrained) if pretrained else window

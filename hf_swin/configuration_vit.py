@@ -1,0 +1,269 @@
+# Copyright 2026 The hf_swin authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Every number of a Vision Transformer, and how a stock `config.json` becomes one of ours."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+
+
+def pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
+    """Returns (height, width) of a size given as one int or as a pair."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def linear_schedule(rate: float, count: int) -> list[float]:
+    """Returns the DropPath rate of each of `count` blocks, from 0 to `rate`: Stochastic Depth (2016), section 3."""
+    return [rate * index / max(count - 1, 1) for index in range(count)]
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """What one residual block needs beyond the config: its width, its heads and its place in the depth."""
+
+    hidden_size: int
+    num_heads: int
+    intermediate_size: int
+    drop_path_rate: float
+    layerscale_value: float | None = None
+    gated_mlp: bool = False
+
+
+class StockConfigMixin:
+    """Opens the `config.json` of the stock classes of transformers as a config of this package."""
+
+    # stock model_type -> the numbers its own class takes where the file is silent or means something else
+    stock_defaults: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def from_stock(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
+        """Returns the dictionary of this class that gives the numbers of a stock dictionary; others pass unchanged."""
+        stock_type = config_dict.get("model_type")
+        if stock_type not in cls.stock_defaults:
+            return config_dict
+        return {**cls.stock_defaults[stock_type], **config_dict, "model_type": cls.model_type}
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        return cls.from_stock(config_dict), kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        return super().from_dict(cls.from_stock(config_dict), **kwargs)
+
+
+# Published sizes: An Image is Worth 16x16 Words (2021), table 1; Ti and S: DeiT (2021), table 1.
+VIT_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768},
+    "small": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "intermediate_size": 1536},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    "huge": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "intermediate_size": 5120,
+        "patch_size": 14,
+    },
+}
+
+_VIT_NUMBERS = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "patch_size": 16}
+_DINOV2_NUMBERS = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "layerscale_value": 1.0}
+
+
+@strict
+class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # trf-ignore: TRF057
+    """Every number of a Vision Transformer (An Image is Worth 16x16 Words, 2021) and of its published variants.
+
+    Sizes are pixels, one int or (height, width); rates are probabilities. Fields of the stock ViT, DeiT and DINOv2
+    configs keep their names, so that such a `config.json` opens unchanged. Raises for tokens that do not fit together.
+    """
+
+    model_type = "hf_vit"
+
+    image_size: int | list[int] | tuple[int, ...] = 224
+    patch_size: int | list[int] | tuple[int, ...] = 16
+    num_channels: int = 3
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    # Google's ViT was trained with gelu_pytorch_tanh; all others with gelu (erf).
+    hidden_act: str = "gelu"
+    qkv_bias: bool = True
+    layer_norm_eps: float = 1e-6
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    initializer_range: float = 0.02
+    # Tokens before the patches, in this order: class, distillation (DeiT), registers (DINOv2).
+    use_class_token: bool = True
+    use_distillation_token: bool = False
+    num_register_tokens: int = 0
+    position_embedding_type: Literal["learned", "sinusoidal_1d", "sinusoidal_2d", "none"] = "learned"
+    # How a learned table meets another grid; DINOv2 with registers was trained with antialiasing.
+    position_resizing: Literal["bicubic", "bicubic_antialias"] = "bicubic"
+    # DeiT-III, DINOv2: a learned scale on each branch, started at this value; None for none.
+    layerscale_value: float | None = None
+    # DINOv2 giant: SiLU-gated MLP of intermediate_size.
+    use_swiglu_ffn: bool = False
+    # What an image becomes: the class token, the mean of the patches, or both (the linear head of DINOv2).
+    pooling: Literal["class", "mean", "class_and_mean"] = "class"
+    # A dense layer and an activation after pooling: `pre_logits` of the paper, `pooler` of transformers.
+    use_pooler: bool = False
+    pooler_output_size: int | None = None
+    pooler_act: str = "tanh"
+    # DeiT: a second classifier on the distillation token; the answer is the mean of both.
+    use_distillation_head: bool = False
+    # Pixels that one token of the masked-image decoder paints; equal to patch_size.
+    encoder_stride: int = 16
+    # Whether feature maps of the backbone pass the final norm.
+    apply_layernorm: bool = True
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    stock_defaults = {
+        "vit": _VIT_NUMBERS,
+        "deit": {**_VIT_NUMBERS, "use_distillation_token": True},
+        "dinov2": {**_DINOV2_NUMBERS, "patch_size": 14},
+        "dinov2_with_registers": {
+            **_DINOV2_NUMBERS,
+            "patch_size": 16,
+            "num_register_tokens": 4,
+            "position_resizing": "bicubic_antialias",
+        },
+    }
+
+    @classmethod
+    def from_stock(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
+        stock_type = config_dict.get("model_type")
+        config_dict = dict(super().from_stock(config_dict))
+        architecture = (config_dict.get("architectures") or [""])[0]
+        if stock_type in ("vit", "deit"):
+            config_dict.setdefault("use_pooler", architecture in ("ViTModel", "DeiTModel"))
+            config_dict.setdefault("use_distillation_head", architecture.endswith("WithTeacher"))
+        if stock_type in ("dinov2", "dinov2_with_registers"):
+            width = config_dict.get("hidden_size", cls.hidden_size) * config_dict.pop("mlp_ratio", 4)
+            if config_dict.get("use_swiglu_ffn"):
+                width = (int(width * 2 / 3) + 7) // 8 * 8  # DINOv2: two thirds, rounded up to a multiple of 8
+            config_dict.setdefault("intermediate_size", int(width))
+            head = architecture.endswith("ForImageClassification")
+            config_dict.setdefault("pooling", "class_and_mean" if head else "class")
+        return config_dict
+
+    def __post_init__(self, **kwargs):
+        self.stage_names = ["stem", *(f"stage{index}" for index in range(1, self.num_hidden_layers + 1))]
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+        )
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> "HfViTConfig":
+        """Returns a published size: tiny, small, base, large or huge; raises ValueError for another name."""
+        return cls(**{**look_up(VIT_PRESETS, name), **overrides})
+
+    @classmethod
+    def for_image_size(cls, image_size: int, **overrides) -> "HfViTConfig":
+        """Returns a config for small images of 28 to 112 pixels; raises ValueError outside that range.
+
+        The patch follows from the size so that an image is a grid of 7 to 14 patches a side, as a 224-pixel image is
+        for ViT-B/16: fewer leave attention nothing to compare, more cost time that small data cannot repay.
+        """
+        check_small(image_size)
+        patch_size = 4 if image_size <= 56 else 8
+        small = {"hidden_size": 96, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 192}
+        return cls(
+            **{"image_size": image_size, "patch_size": patch_size, "encoder_stride": patch_size, **small, **overrides}
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches of an image of `image_size`: (height, width)."""
+        return tuple(size // patch for size, patch in zip(pair(self.image_size), pair(self.patch_size), strict=True))
+
+    def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Returns the patches of an image of any size, the last ones possibly cut: (height, width)."""
+        return tuple(-(-size // patch) for size, patch in zip(image_size, pair(self.patch_size), strict=True))
+
+    @property
+    def num_positioned_tokens(self) -> int:
+        """Tokens before the patches that have a position of their own: class and distillation, not the registers."""
+        return int(self.use_class_token) + int(self.use_distillation_token)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patches."""
+        return self.num_positioned_tokens + self.num_register_tokens
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of the vector that pooling makes of the tokens."""
+        return self.hidden_size * (2 if self.pooling == "class_and_mean" else 1)
+
+    @property
+    def classifier_size(self) -> int:
+        """Width of the vector that the classifier sees."""
+        return (self.use_pooler and self.pooler_output_size) or self.pooled_size
+
+    def block_specs(self) -> list[BlockSpec]:
+        """Returns what each block needs, first to last."""
+        rates = linear_schedule(self.drop_path_rate, self.num_hidden_layers)
+        return [
+            BlockSpec(
+                hidden_size=self.hidden_size,
+                num_heads=self.num_attention_heads,
+                intermediate_size=self.intermediate_size,
+                drop_path_rate=rate,
+                layerscale_value=self.layerscale_value,
+                gated_mlp=self.use_swiglu_ffn,
+            )
+            for rate in rates
+        ]
+
+    def validate_tokens(self):
+        """Part of `@strict` validation."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads; "
+                "change hidden_size or num_attention_heads"
+            )
+        if self.pooling != "mean" and not self.use_class_token:
+            raise ValueError(
+                f"pooling={self.pooling!r} needs the class token; set use_class_token=True or pooling='mean'"
+            )
+        if self.use_distillation_head and not self.use_distillation_token:
+            raise ValueError("use_distillation_head=True needs use_distillation_token=True")
+        if self.position_embedding_type.startswith("sinusoidal") and self.hidden_size % 4:
+            raise ValueError(f"sinusoidal positions need a hidden_size divisible by 4, got {self.hidden_size}")
+
+
+def look_up(presets: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Returns the row of a table of presets; raises ValueError that lists the names there are."""
+    if name not in presets:
+        raise ValueError(f"no preset is called {name!r}; choose one of {', '.join(presets)}")
+    return presets[name]
+
+
+def check_small(image_size: int) -> None:
+    """Raises ValueError for an image size that the small-image presets are not made for."""
+    if not 28 <= image_size <= 112:
+        raise ValueError(
+            f"for_image_size is made for 28 to 112 pixels, got {image_size}; use preset() for larger images "
+            "and enlarge smaller ones"
+        )

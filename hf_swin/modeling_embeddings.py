@@ -1,0 +1,165 @@
+# Copyright 2026 The hf_swin authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# Shapes: B batch, H W grid of patches, C channels, T tokens of an image (ViT: those before the patches included).
+"""Pixels to tokens: patches, the tokens before them, masked patches, and positions at any image size."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .configuration_vit import pair
+from .modeling_windows import cached
+
+
+class PatchEmbeddings(nn.Module):
+    """Cuts (B, channels, height, width) pixels into patches and maps each linearly: (B, H, W, C).
+
+    An image that is no whole number of patches is padded with zeros at its end, so that no pixel is lost. Raises for
+    another number of channels than the config's. An Image is Worth 16x16 Words (2021), eq. 1.
+    """
+
+    def __init__(self, config, hidden_size=None):
+        super().__init__()
+        self.patch_size = pair(config.patch_size)
+        self.projection = nn.Conv2d(
+            config.num_channels, hidden_size or config.hidden_size, self.patch_size, self.patch_size
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        _, channels, height, width = pixel_values.shape
+        if channels != self.projection.in_channels:
+            raise ValueError(
+                f"pixel_values have {channels} channels, the model takes {self.projection.in_channels}; "
+                "convert the images or set num_channels"
+            )
+        below, right = -height % self.patch_size[0], -width % self.patch_size[1]
+        if below or right:
+            pixel_values = F.pad(pixel_values, (0, right, 0, below))
+        return self.projection(pixel_values.to(self.projection.weight.dtype)).permute(0, 2, 3, 1)
+
+
+def replace_masked(
+    x_BHWC: torch.Tensor, mask_token: torch.Tensor | None, bool_masked_pos: torch.Tensor
+) -> torch.Tensor:
+    """Returns the patches with those of `bool_masked_pos`, (B, H·W) or (B, H, W), replaced by the mask token."""
+    if mask_token is None:
+        raise ValueError("bool_masked_pos needs a mask token; use the ForMaskedImageModeling class")
+    masked = bool_masked_pos.reshape(x_BHWC.shape[:3]).to(device=x_BHWC.device, dtype=torch.bool)
+    return torch.where(masked[..., None], mask_token.to(x_BHWC.dtype), x_BHWC)
+
+
+def resize_positions(
+    table_1NC: torch.Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], rule: str
+) -> torch.Tensor:
+    """Returns a table of positions (1, N, C) for another grid, interpolated in float32 by the publisher's rule."""
+    if tuple(old_grid) == tuple(new_grid):
+        return table_1NC
+    image = table_1NC.float().unflatten(1, old_grid).permute(0, 3, 1, 2)
+    image = F.interpolate(image, size=new_grid, mode="bicubic", antialias=rule == "bicubic_antialias")
+    return image.permute(0, 2, 3, 1).flatten(1, 2).to(table_1NC.dtype)
+
+
+@cached
+def sinusoidal_1d(positions: int, channels: int, device: torch.device) -> torch.Tensor:
+    """Returns sin and cos at channels/2 frequencies, (positions, channels): Attention Is All You Need (2017), 3.5."""
+    frequencies = 10000.0 ** -(torch.arange(0, channels, 2, device=device) / channels)
+    angles = torch.arange(positions, device=device)[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+@cached
+def sinusoidal_2d(grid: tuple[int, int], channels: int, device: torch.device) -> torch.Tensor:
+    """Returns sin and cos of column, then of row, (H·W, channels): MoCo v3 (2021), as in big_vision."""
+    frequencies = 10000.0 ** -(torch.arange(channels // 4, device=device) / max(channels // 4 - 1, 1))
+    rows = torch.arange(grid[0], device=device).repeat_interleave(grid[1])[:, None] * frequencies
+    columns = torch.arange(grid[1], device=device).repeat(grid[0])[:, None] * frequencies
+    return torch.cat([columns.sin(), columns.cos(), rows.sin(), rows.cos()], dim=1)
+
+
+class ViTEmbeddings(nn.Module):
+    """Returns all tokens (B, T, C) of (B, channels, height, width) pixels: class, distillation, registers, patches.
+
+    Registers stand between and have no position (Vision Transformers Need Registers, 2024); the distillation token has
+    one (DeiT, 2021).
+    """
+
+    def __init__(self, config, use_mask_token=False):
+        super().__init__()
+        self.config = config
+
+        def token(count):
+            return nn.Parameter(torch.empty(1, int(count), config.hidden_size)) if count else None
+
+        self.patch_embeddings = PatchEmbeddings(config)
+        self.cls_token = token(config.use_class_token)
+        self.distillation_token = token(config.use_distillation_token)
+        self.register_tokens = token(config.num_register_tokens)
+        self.mask_token = token(use_mask_token)
+        learned = config.position_embedding_type == "learned"
+        self.position_embeddings = token(learned and config.num_positioned_tokens + config.grid[0] * config.grid[1])
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None) -> torch.Tensor:
+        patches_BHWC = self.patch_embeddings(pixel_values)
+        if bool_masked_pos is not None:
+            patches_BHWC = replace_masked(patches_BHWC, self.mask_token, bool_masked_pos)
+        batch, height, width, _ = patches_BHWC.shape
+        first, last = self.positions((height, width), patches_BHWC)
+        special = [token for token in (self.cls_token, self.distillation_token) if token is not None]
+        special = [(torch.cat(special, dim=1) + first)] if special else []
+        registers = [] if self.register_tokens is None else [self.register_tokens]
+        prefix = [tokens.to(patches_BHWC.dtype).expand(batch, -1, -1) for tokens in special + registers]
+        return self.dropout(torch.cat([*prefix, patches_BHWC.flatten(1, 2) + last], dim=1))
+
+    def positions(self, grid: tuple[int, int], like: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+        """Returns what is added to the tokens before the patches and to the patches of a grid."""
+        kind, before = self.config.position_embedding_type, self.config.num_positioned_tokens
+        if kind == "none":
+            return 0.0, 0.0
+        if kind == "sinusoidal_2d":
+            return 0.0, sinusoidal_2d(grid, self.config.hidden_size, like.device).to(like.dtype)
+        if kind == "sinusoidal_1d":
+            table = sinusoidal_1d(before + grid[0] * grid[1], self.config.hidden_size, like.device).to(like.dtype)
+            return table[:before], table[before:]
+        table = self.position_embeddings
+        patches = resize_positions(table[:, before:], self.config.grid, grid, self.config.position_resizing)
+        return table[:, :before], patches.to(like.dtype)
+
+
+class SwinEmbeddings(nn.Module):
+    """Returns the first grid (B, H, W, C) of (B, channels, height, width) pixels: Swin Transformer (2021), 3.1."""
+
+    def __init__(self, config, use_mask_token=False):
+        super().__init__()
+        self.config = config
+        self.patch_embeddings = PatchEmbeddings(config, config.embed_dim)
+        self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.embed_dim)) if use_mask_token else None
+        self.position_embeddings = None
+        # CODEPATH: no published checkpoint; the option of the paper's ablation (table 4, "abs. pos.").
+        if config.use_absolute_embeddings:
+            self.position_embeddings = nn.Parameter(torch.empty(1, config.grid[0] * config.grid[1], config.embed_dim))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None) -> torch.Tensor:
+        x_BHWC = self.norm(self.patch_embeddings(pixel_values))
+        if bool_masked_pos is not None:
+            x_BHWC = replace_masked(x_BHWC, self.mask_token, bool_masked_pos)
+        if self.position_embeddings is not None:
+            grid = (x_BHWC.shape[1], x_BHWC.shape[2])
+            rule = self.config.position_resizing
+            x_BHWC = x_BHWC + resize_positions(self.position_embeddings, self.config.grid, grid, rule).unflatten(
+                1, grid
+            )
+        return self.dropout(x_BHWC)

@@ -1,0 +1,225 @@
+# Copyright 2026 The hf_swin authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# Shapes: B batch, T tokens of an image, C channels.
+"""The Vision Transformer, told once: An Image is Worth 16x16 Words (2021), and its descendants to DINOv2."""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPooling,
+    ImageClassifierOutput,
+    MaskedImageModelingOutput,
+)
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_vit import HfViTConfig, pair
+from .modeling_attention import SelfAttention
+from .modeling_blocks import LayerScale, PreNormBlock
+from .modeling_embeddings import ViTEmbeddings
+from .modeling_heads import MaskedImageDecoder, Pooling, classifier, masked_image_loss
+
+
+class ReadOnlyRenaming(WeightRenaming):
+    """Renames keys as a file is read; a saved file keeps the names of ViT's published layout."""
+
+    __slots__ = ()
+
+    def reverse_transform(self) -> WeightRenaming:
+        return WeightRenaming(r"(?!)", "")  # matches no key
+
+
+# Names on disk (the published layout of transformers) and names in memory.
+register_checkpoint_conversion_mapping(
+    HfViTConfig.model_type,
+    [
+        # DeiT and DINOv2 files: read, then saved under ViT's names.
+        ReadOnlyRenaming(r"^(?:deit|dinov2|dinov2_with_registers)\.", "vit."),
+        ReadOnlyRenaming(r"^cls_classifier\.", "classifier."),
+        ReadOnlyRenaming(r"\.norm1\.", ".attention_norm."),
+        ReadOnlyRenaming(r"\.norm2\.", ".mlp_norm."),
+        ReadOnlyRenaming(r"\.weights_in\.", ".fc1."),
+        ReadOnlyRenaming(r"\.weights_out\.", ".fc2."),
+        WeightRenaming(r"encoder\.layer\.", r"layers\."),
+        WeightRenaming(r"\.layernorm_before\.", r"\.attention_norm\."),
+        WeightRenaming(r"\.attention\.attention\.query\.", r"\.attention\.q_proj\."),
+        WeightRenaming(r"\.attention\.attention\.key\.", r"\.attention\.k_proj\."),
+        WeightRenaming(r"\.attention\.attention\.value\.", r"\.attention\.v_proj\."),
+        WeightRenaming(r"\.attention\.output\.dense\.", r"\.attention\.o_proj\."),
+        WeightRenaming(r"\.layer_scale1\.lambda1", r"\.attention_scale\.weight"),
+        WeightRenaming(r"\.layernorm_after\.", r"\.mlp_norm\."),
+        WeightRenaming(r"\.intermediate\.dense\.", r"\.mlp\.fc1\."),
+        WeightRenaming(r"\.output\.dense\.", r"\.mlp\.fc2\."),
+        WeightRenaming(r"\.layer_scale2\.lambda1", r"\.mlp_scale\.weight"),
+        WeightRenaming(r"decoder\.0\.", r"decoder\.projection\."),
+    ],
+    overwrite=True,
+)
+
+
+class HfViTPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
+    """What every ViT class tells transformers."""
+
+    config: HfViTConfig
+    base_model_prefix = "vit"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ViTEmbeddings", "PreNormBlock"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": PreNormBlock, "attentions": SelfAttention}
+    _input_embed_layer = "patch_embeddings"
+    _keys_to_ignore_on_load_unexpected = [r"mask_token"]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """Truncated normal weights and zero biases, as in the published code."""
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.trunc_normal_(module.weight, std=std)
+        elif isinstance(module, LayerScale):
+            init.constant_(module.weight, module.initial_value)
+        elif isinstance(module, ViTEmbeddings):
+            for tokens in module.parameters(recurse=False):
+                init.trunc_normal_(tokens, std=std)
+
+
+class HfViTModel(HfViTPreTrainedModel):  # trf-ignore: TRF057
+    """Pixels (B, channels, height, width) of any size to tokens (B, T, C) and one pooled vector."""
+
+    def __init__(self, config: HfViTConfig, use_mask_token: bool = False):
+        super().__init__(config)
+        self.embeddings = ViTEmbeddings(config, use_mask_token)
+        self.layers = nn.ModuleList([PreNormBlock(config, spec) for spec in config.block_specs()])
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooler = Pooling(config)
+        self.post_init()
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(  # trf-ignore: TRF057
+        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        x_BTC = self.embeddings(pixel_values, bool_masked_pos)
+        for layer in self.layers:
+            x_BTC = layer(x_BTC, **kwargs)
+        x_BTC = self.layernorm(x_BTC)
+        return BaseModelOutputWithPooling(last_hidden_state=x_BTC, pooler_output=self.pooler(x_BTC))
+
+
+class HfViTForImageClassification(HfViTPreTrainedModel):  # trf-ignore: TRF057
+    """ViT with a linear classifier; distilled DeiT has a second one on its own token and answers with their mean."""
+
+    def __init__(self, config: HfViTConfig):
+        super().__init__(config)
+        self.vit = HfViTModel(config)
+        self.classifier = classifier(config, config.classifier_size)
+        self.distillation_classifier = None
+        # CODEPATH: distilled DeiT checkpoints.
+        if config.use_distillation_head:
+            self.distillation_classifier = classifier(config, config.hidden_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(  # trf-ignore: TRF057
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+    ) -> ImageClassifierOutput:
+        outputs = self.vit(pixel_values, **kwargs)
+        logits = self.classifier(outputs.pooler_output)
+        if self.distillation_classifier is not None:
+            logits = (logits + self.distillation_classifier(outputs.last_hidden_state[:, 1])) / 2
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class HfViTForMaskedImageModeling(HfViTPreTrainedModel):  # trf-ignore: TRF057
+    """ViT that paints what was masked, on squares and rectangles: SimMIM (2022)."""
+
+    def __init__(self, config: HfViTConfig):
+        super().__init__(config)
+        self.vit = HfViTModel(config, use_mask_token=True)
+        self.decoder = MaskedImageDecoder(config, pair(config.patch_size))
+        self.post_init()
+
+    @can_return_tuple
+    def forward(  # trf-ignore: TRF057
+        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
+    ) -> MaskedImageModelingOutput:
+        outputs = self.vit(pixel_values, bool_masked_pos, **kwargs)
+        patches_BTC = outputs.last_hidden_state[:, self.config.num_prefix_tokens :]
+        grid = self.config.grid_of(pixel_values.shape[-2:])
+        reconstruction = self.decoder(patches_BTC.unflatten(1, grid), pixel_values.shape[-2:])
+        loss = None
+        if bool_masked_pos is not None:
+            loss = masked_image_loss(pixel_values, reconstruction, bool_masked_pos, pair(self.config.patch_size))
+        return MaskedImageModelingOutput(
+            loss=loss,
+            reconstruction=reconstruction,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class HfViTBackbone(BackboneMixin, HfViTPreTrainedModel):  # trf-ignore: TRF057
+    """Feature maps (B, C, H, W) after the blocks named in `out_features`; later blocks are not built."""
+
+    # A classifier's weights that no feature map needs.
+    _keys_to_ignore_on_load_unexpected = [r"mask_token", r"layers\.", r"layernorm\.", r"pooler\.", r"classifier\."]
+
+    def __init__(self, config: HfViTConfig):
+        super().__init__(config)
+        self.num_features = [config.hidden_size] * len(self.stage_names)
+        depth = self.stage_names.index(self.out_features[-1])
+        self.embeddings = ViTEmbeddings(config)
+        self.layers = nn.ModuleList([PreNormBlock(config, spec) for spec in config.block_specs()[:depth]])
+        norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # CODEPATH: DINOv2 backbones say apply_layernorm themselves; all others take the default, True.
+        self.layernorm = norm if config.apply_layernorm else nn.Identity()
+        self.post_init()
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def encode(self, x_BTC: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """Returns the tokens after the last block that was built."""
+        for layer in self.layers:
+            x_BTC = layer(x_BTC, **kwargs)
+        return BaseModelOutputWithPooling(last_hidden_state=x_BTC)
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(self, pixel_values: torch.Tensor, **kwargs) -> BackboneOutput:  # trf-ignore: TRF057
+        x_BTC = self.embeddings(pixel_values)
+        outputs = self.encode(x_BTC, **kwargs)
+        grid = self.config.grid_of(pixel_values.shape[-2:])
+        states = outputs.hidden_states or (x_BTC,)
+        feature_maps = tuple(
+            self.layernorm(state)[:, self.config.num_prefix_tokens :]
+            .unflatten(1, grid)
+            .permute(0, 3, 1, 2)
+            .contiguous()
+            for name, state in zip(self.stage_names, states, strict=False)
+            if name in self.out_features
+        )
+        return BackboneOutput(feature_maps=feature_maps, hidden_states=states, attentions=outputs.attentions)

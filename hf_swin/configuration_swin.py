@@ -79,7 +79,7 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
     depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
     num_heads: list[int] | tuple[int, ...] = (3, 6, 12, 24)
     # One int for all stages, or a list with one int or pair for each: [[7, 14]] * 4 is a rectangle in four stages.
-    window_size: int | list[int] | list[list[int]] | tuple[int, ...] | tuple[tuple[int, int], ...] = 7
+    window_size: int | list | tuple = 7
     mlp_ratio: float | int = 4.0
     qkv_bias: bool = True
     hidden_act: str = "gelu"
@@ -230,7 +230,7 @@ class HfSwinV2Config(HfSwinConfig):  # trf-ignore: TRF057
     model_type = "hf_swin_v2"
 
     image_size: int | list[int] | tuple[int, ...] = 256
-    window_size: int | list[int] | list[list[int]] | tuple[int, ...] | tuple[tuple[int, int], ...] = 8
+    window_size: int | list | tuple = 8
     pretrained_window_sizes: list[int] | tuple[int, ...] = (0, 0, 0, 0)
     # Width of the small MLP that makes the position bias.
     bias_hidden_size: int = 512

@@ -145,10 +145,9 @@ class WindowAttention(SelfAttention):
         return bias_ATT.masked_fill(forbidden_NATT, FORBIDDEN).expand(batch, -1, -1, -1, -1).flatten(0, 1)
 
 
-def bias_of_pairs(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+def bias_of_pairs(table: torch.Tensor, index_TT: torch.Tensor) -> torch.Tensor:
     """Returns the rows of a table (offsets, A) that belong to each pair of tokens, as (A, T, T)."""
-    tokens = math.isqrt(index.shape[0])
-    return table[index].t().reshape(-1, tokens, tokens)
+    return table[index_TT].permute(2, 0, 1).contiguous()
 
 
 class ContinuousPositionBias(nn.Module):

@@ -78,18 +78,23 @@ class DropPath(nn.Module):
         return f"rate={self.rate:g}"
 
 
+class BranchLayerNorm(nn.LayerNorm):
+    """A LayerNorm at the end of a branch; it starts at zero, so that the block begins as the identity."""
+
+
 class Block(GradientCheckpointingLayer):
     """The parts of a residual unit; the subclasses say in which order they act."""
 
     attention_class = SelfAttention
+    norm_class = nn.LayerNorm
 
     def __init__(self, config, spec):
         super().__init__()
         scaled = spec.layerscale_value is not None
-        self.attention_norm = nn.LayerNorm(spec.hidden_size, eps=config.layer_norm_eps)
+        self.attention_norm = self.norm_class(spec.hidden_size, eps=config.layer_norm_eps)
         self.attention = self.attention_class(config, spec)
         self.attention_scale = LayerScale(spec) if scaled else nn.Identity()
-        self.mlp_norm = nn.LayerNorm(spec.hidden_size, eps=config.layer_norm_eps)
+        self.mlp_norm = self.norm_class(spec.hidden_size, eps=config.layer_norm_eps)
         self.mlp = GatedMLP(config, spec) if spec.gated_mlp else MLP(config, spec)
         self.mlp_scale = LayerScale(spec) if scaled else nn.Identity()
         self.drop_path = DropPath(spec)
@@ -114,6 +119,7 @@ class SwinV2Block(Block):
     """Swin v2's block over (B, H, W, C): the norm comes after each branch and starts at zero (2022, section 3.2)."""
 
     attention_class = CosineWindowAttention
+    norm_class = BranchLayerNorm
 
     def forward(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
         x = x + self.drop_path(self.attention_norm(self.attention(x, **kwargs)[0]))

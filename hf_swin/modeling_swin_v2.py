@@ -22,7 +22,7 @@ from transformers.core_model_loading import WeightRenaming
 
 from .configuration_swin import HfSwinV2Config
 from .modeling_attention import CosineWindowAttention
-from .modeling_blocks import SwinV2Block
+from .modeling_blocks import BranchLayerNorm
 from .modeling_stages import SwinV2Stage
 from .modeling_swin import (
     HfSwinBackbone,
@@ -70,9 +70,8 @@ class HfSwinV2PreTrainedModel(HfSwinPreTrainedModel):  # trf-ignore: TRF057
     def _init_weights(self, module):
         """Block norms start at zero, so that each block begins as the identity; temperatures at 10 (2022, 3.2)."""
         super()._init_weights(module)
-        if isinstance(module, SwinV2Block):
-            init.zeros_(module.attention_norm.weight)
-            init.zeros_(module.mlp_norm.weight)
+        if isinstance(module, BranchLayerNorm):
+            init.zeros_(module.weight)
         elif isinstance(module, CosineWindowAttention):
             init.constant_(module.logit_scale, math.log(10))
 

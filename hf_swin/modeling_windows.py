@@ -136,7 +136,7 @@ def separated(layout: WindowLayout, mask_padding: bool, device: torch.device) ->
 
 @cached
 def relative_index(window: tuple[int, int], table_window: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """Returns, for each pair of tokens (T·T,), the row of the bias table made for `table_window` that holds its offset.
+    """Returns, for each pair of tokens (T, T), the row of the bias table made for `table_window` that holds its offset.
 
     Offsets are query minus key. A window smaller than the table's uses the middle of the table, with the same row for
     the same offset.
@@ -146,7 +146,7 @@ def relative_index(window: tuple[int, int], table_window: tuple[int, int], devic
     rows_T, columns_T = rows.repeat_interleave(window[1]), columns.repeat(window[0])
     row_offset = rows_T[:, None] - rows_T[None, :] + table_window[0] - 1
     column_offset = columns_T[:, None] - columns_T[None, :] + table_window[1] - 1
-    return (row_offset * (2 * table_window[1] - 1) + column_offset).flatten()
+    return row_offset * (2 * table_window[1] - 1) + column_offset
 
 
 @cached

@@ -1,0 +1,156 @@
+"""What people do with a model of transformers: train, adapt, compile, remember what not to remember."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from transformers import AttentionInterface, Trainer, TrainingArguments, ViTImageProcessor, pipeline
+
+from hf_swin.modeling_attention import eager_attention_forward
+
+from compare import assert_close
+from tiny import FAMILIES, HEADS, class_of, config_of, model_of, pixels
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trainer_learns_two_colours(family, tmp_path):
+    red, blue = torch.zeros(3, 32, 32), torch.zeros(3, 32, 32)
+    red[0], blue[2] = 1.0, 1.0
+    data = [{"pixel_values": (red, blue)[i % 2], "labels": i % 2} for i in range(16)]
+    arguments = TrainingArguments(
+        tmp_path,
+        max_steps=12,
+        learning_rate=3e-3,
+        per_device_train_batch_size=8,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    model = class_of(family, "ForImageClassification")(config_of(family, num_labels=2))
+    trainer = Trainer(model, arguments, train_dataset=data, eval_dataset=data)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before / 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_adapts_query_and_value_and_merges_back(family):
+    model = model_of(family)
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["q_proj", "v_proj"], r=2))
+    assert any("lora_A" in name for name, _ in adapted.named_parameters())
+    assert_close(adapted.eval()(pixels(64)).logits, model(pixels(64)).logits)
+    assert_close(adapted.merge_and_unload()(pixels(64)).logits, model(pixels(64)).logits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pipeline_classifies_an_image(family, tmp_path):
+    model_of(family, id2label={0: "cat", 1: "dog"}, num_labels=2).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    answers = pipeline("image-classification", model=str(tmp_path))(Image.new("RGB", (50, 40)))
+    assert {answer["label"] for answer in answers} == {"cat", "dog"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["ForImageClassification", "Backbone"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compiles_without_a_break(family, head):
+    torch._dynamo.reset()
+    model = model_of(family, head)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for size in [(64, 64), (40, 64)]:
+        with torch.no_grad():
+            ours, exact = compiled(pixels(*size)), model(pixels(*size))
+        assert_close(ours.to_tuple()[0], exact.to_tuple()[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_compiled_training_step_has_no_break(family):
+    torch._dynamo.reset()
+    model = model_of(family, drop_path_rate=0.0).train()
+    loss = torch.compile(model, fullgraph=True, backend="eager")(pixels(64), labels=torch.tensor([0, 1])).loss
+    assert_close(loss, model(pixels(64), labels=torch.tensor([0, 1])).loss)
+    loss.backward()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tuples_are_the_outputs_in_order(family, head):
+    model = model_of(family, head)
+    outputs, as_tuple = (
+        model(pixels(64), output_hidden_states=True),
+        model(pixels(64), output_hidden_states=True, return_dict=False),
+    )
+    assert isinstance(as_tuple, tuple) and len(as_tuple) == len(outputs.to_tuple())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_follow_the_stock_contract(family):
+    outputs = model_of(family, "Model")(pixels(64, 32), output_hidden_states=True)
+    if family == "hf_vit":
+        assert [tuple(state.shape) for state in outputs.hidden_states] == [(2, 33, 32)] * 4
+    else:
+        assert [tuple(state.shape) for state in outputs.hidden_states] == [(2, 128, 24), (2, 32, 48), (2, 32, 48)]
+        maps = [tuple(state.shape) for state in outputs.reshaped_hidden_states]
+        assert maps == [(2, 24, 16, 8), (2, 48, 8, 4), (2, 48, 8, 4)]
+        for state, image in zip(outputs.hidden_states, outputs.reshaped_hidden_states, strict=True):
+            assert torch.equal(state, image.flatten(2).transpose(1, 2))
+    assert model_of(family, "Model")(pixels(64)).hidden_states is None
+    chosen = model_of(family, "Backbone")(pixels(64), output_hidden_states=True)
+    assert len(chosen.hidden_states) == (4 if family == "hf_vit" else 3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_registered_attention_kernel_is_used(family):
+    called = []
+
+    def counting(*args, **kwargs):
+        called.append(1)
+        return eager_attention_forward(*args, **kwargs)
+
+    AttentionInterface.register("counting", counting)
+    model = model_of(family)
+    expected = model(pixels(64)).logits
+    model.set_attn_implementation("counting")
+    assert_close(model(pixels(64)).logits, expected)
+    assert called
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_are_copied_and_pickled(family):
+    model = model_of(family)
+    expected = model(pixels(64)).logits
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again(pixels(64)).logits, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_remote_code_travels_whole(family, tmp_path):
+    """The files next to a model load it in a process that does not have the package."""
+    model = model_of(family)
+    code_class = type(model)
+    type(model.config).register_for_auto_class()
+    code_class.register_for_auto_class("AutoModelForImageClassification")
+    try:
+        model.save_pretrained(tmp_path / "model")
+    finally:
+        code_class._auto_class = type(model.config)._auto_class = None
+    torch.save(model(pixels(40)).logits, tmp_path / "expected.pt")
+    script = f"""
+import sys, torch
+sys.modules["hf_swin"] = None  # as if it were not installed
+from transformers import AutoModelForImageClassification
+model = AutoModelForImageClassification.from_pretrained(r"{tmp_path / "model"}", trust_remote_code=True)
+pixels = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(40))
+expected = torch.load(r"{tmp_path / "expected.pt"}")
+assert torch.allclose(model(pixels).logits, expected, rtol=1e-5, atol=1e-6)
+print(type(model).__module__)
+"""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0 and "transformers_modules" in ran.stdout, ran.stderr[-2000:]

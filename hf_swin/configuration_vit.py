@@ -124,8 +124,9 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
     use_swiglu_ffn: bool = False
     # What an image becomes: the class token, the mean of the patches, or both (the linear head of DINOv2).
     pooling: Literal["class", "mean", "class_and_mean"] = "class"
-    # A dense layer and an activation after pooling: `pre_logits` of the paper, `pooler` of transformers.
-    use_pooler: bool = False
+    # A dense layer and an activation after pooling. "model": HfViTModel has it and classifiers do without, as stock
+    # ViTModel files; "always": classifiers read it too, as the `pre_logits` of Google's imagenet21k heads.
+    pooler: Literal["none", "model", "always"] = "none"
     pooler_output_size: int | None = None
     pooler_act: str = "tanh"
     # DeiT: a second classifier on the distillation token; the answer is the mean of both.
@@ -155,7 +156,7 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
         config_dict = dict(super().from_stock(config_dict))
         architecture = (config_dict.get("architectures") or [""])[0]
         if stock_type in ("vit", "deit"):
-            config_dict.setdefault("use_pooler", architecture in ("ViTModel", "DeiTModel"))
+            config_dict.setdefault("pooler", "model" if architecture in ("ViTModel", "DeiTModel") else "none")
             config_dict.setdefault("use_distillation_head", architecture.endswith("WithTeacher"))
         if stock_type in ("dinov2", "dinov2_with_registers"):
             width = config_dict.get("hidden_size", cls.hidden_size) * config_dict.pop("mlp_ratio", 4)
@@ -215,11 +216,6 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
     def pooled_size(self) -> int:
         """Width of the vector that pooling makes of the tokens."""
         return self.hidden_size * (2 if self.pooling == "class_and_mean" else 1)
-
-    @property
-    def classifier_size(self) -> int:
-        """Width of the vector that the classifier sees."""
-        return (self.use_pooler and self.pooler_output_size) or self.pooled_size
 
     def block_specs(self) -> list[BlockSpec]:
         """Returns what each block needs, first to last."""

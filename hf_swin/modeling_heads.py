@@ -25,14 +25,15 @@ from .configuration_vit import pair
 class Pooling(nn.Module):
     """Makes one vector of normed tokens (B, T, C): class token, mean of the patches or both, then `pooler` if any."""
 
-    def __init__(self, config):
+    def __init__(self, config, add_pooling_layer):
         super().__init__()
         self.kind = config.pooling
         self.num_prefix_tokens = config.num_prefix_tokens
+        self.output_size = config.pooled_size
         self.dense = None
-        # CODEPATH: Google's imagenet21k checkpoints (`pre_logits`) and stock ViTModel files (`pooler`) have this layer.
-        if config.use_pooler:
-            self.dense = nn.Linear(config.pooled_size, config.classifier_size)
+        if add_pooling_layer:
+            self.output_size = config.pooler_output_size or config.pooled_size
+            self.dense = nn.Linear(config.pooled_size, self.output_size)
             self.activation = ACT2FN[config.pooler_act]
 
     def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:

@@ -109,12 +109,13 @@ class HfViTPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
 class HfViTModel(HfViTPreTrainedModel):  # trf-ignore: TRF057
     """Pixels (B, channels, height, width) of any size to tokens (B, T, C) and one pooled vector."""
 
-    def __init__(self, config: HfViTConfig, use_mask_token: bool = False):
+    def __init__(self, config: HfViTConfig, add_pooling_layer: bool | None = None, use_mask_token: bool = False):
         super().__init__(config)
+        add_pooling_layer = config.pooler != "none" if add_pooling_layer is None else add_pooling_layer
         self.embeddings = ViTEmbeddings(config, use_mask_token)
         self.layers = nn.ModuleList([PreNormBlock(config, spec) for spec in config.block_specs()])
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.pooler = Pooling(config)
+        self.pooler = Pooling(config, add_pooling_layer)
         self.post_init()
 
     @capture_outputs(tie_last_hidden_states=False)
@@ -131,10 +132,12 @@ class HfViTModel(HfViTPreTrainedModel):  # trf-ignore: TRF057
 class HfViTForImageClassification(HfViTPreTrainedModel):  # trf-ignore: TRF057
     """ViT with a linear classifier; distilled DeiT has a second one on its own token and answers with their mean."""
 
+    _keys_to_ignore_on_load_unexpected = [r"mask_token", r"pooler\."]
+
     def __init__(self, config: HfViTConfig):
         super().__init__(config)
-        self.vit = HfViTModel(config)
-        self.classifier = classifier(config, config.classifier_size)
+        self.vit = HfViTModel(config, add_pooling_layer=config.pooler == "always")
+        self.classifier = classifier(config, self.vit.pooler.output_size)
         self.distillation_classifier = None
         # CODEPATH: distilled DeiT checkpoints.
         if config.use_distillation_head:
@@ -160,7 +163,7 @@ class HfViTForMaskedImageModeling(HfViTPreTrainedModel):  # trf-ignore: TRF057
 
     def __init__(self, config: HfViTConfig):
         super().__init__(config)
-        self.vit = HfViTModel(config, use_mask_token=True)
+        self.vit = HfViTModel(config, add_pooling_layer=False, use_mask_token=True)
         self.decoder = MaskedImageDecoder(config, pair(config.patch_size))
         self.post_init()
 

@@ -156,3 +156,19 @@ def test_a_dinov2_folder_saved_again_keeps_its_numbers(tmp_path):
 def test_a_config_object_of_a_stock_class_opens_too():
     config = hf_swin.HfSwinConfig.from_dict(transformers.SwinConfig(window_size=12).to_dict())
     assert config.model_type == "hf_swin" and config.window_size == 12 and config.small_input == "square"
+
+
+def test_a_stock_pooler_is_kept_by_the_model_and_dropped_for_fine_tuning(tmp_path):
+    config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
+    transformers.ViTModel(config).save_pretrained(tmp_path)
+    assert hf_swin.HfViTModel.from_pretrained(tmp_path).pooler.dense is not None
+    model, info = hf_swin.HfViTForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert model.vit.pooler.dense is None and not info["unexpected_keys"]
+    assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}
+
+
+def test_classifiers_read_the_pooler_where_the_config_says_so():
+    model = model_of("hf_vit", pooler="always", pooler_output_size=12, pooling="class_and_mean")
+    assert model.classifier.in_features == 12 and model.vit.pooler.dense.in_features == 64
+    pooled = model.vit(pixels(32)).pooler_output
+    assert_close(model(pixels(32)).logits, model.classifier(pooled), 0.0)

@@ -20,8 +20,6 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import ModelOutput, can_return_tuple
@@ -32,28 +30,11 @@ from .configuration_vit import pair
 from .modeling_attention import WindowAttention
 from .modeling_embeddings import SwinEmbeddings
 from .modeling_heads import FeatureNorms, MaskedImageDecoder, classifier, masked_image_loss
+from .modeling_names import SWIN, PublishedNamesMixin, register_names
 from .modeling_stages import SwinStage
 
 
-# Names on disk (the published layout of transformers) and names in memory, both ways.
-register_checkpoint_conversion_mapping(
-    HfSwinConfig.model_type,
-    [
-        WeightRenaming(r"encoder\.layers\.", r"stages\."),
-        WeightRenaming(r"\.layernorm_before\.", r"\.attention_norm\."),
-        WeightRenaming(r"\.attention\.self\.query\.", r"\.attention\.q_proj\."),
-        WeightRenaming(r"\.attention\.self\.key\.", r"\.attention\.k_proj\."),
-        WeightRenaming(r"\.attention\.self\.value\.", r"\.attention\.v_proj\."),
-        WeightRenaming(r"\.self\.relative_position_bias_table", r"\.relative_position_bias_table"),
-        WeightRenaming(r"\.attention\.output\.dense\.", r"\.attention\.o_proj\."),
-        WeightRenaming(r"\.layernorm_after\.", r"\.mlp_norm\."),
-        WeightRenaming(r"\.intermediate\.dense\.", r"\.mlp\.fc1\."),
-        WeightRenaming(r"\.output\.dense\.", r"\.mlp\.fc2\."),
-        WeightRenaming(r"\.downsample\.", r"\.merging\."),
-        WeightRenaming(r"decoder\.0\.", r"decoder\.projection\."),
-    ],
-    overwrite=True,
-)
+register_names(HfSwinConfig.model_type, SWIN)
 
 
 @dataclass
@@ -98,7 +79,7 @@ def as_images(maps_BHWC: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(x_BHWC.permute(0, 3, 1, 2).contiguous() for x_BHWC in maps_BHWC)
 
 
-class HfSwinPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
+class HfSwinPreTrainedModel(PublishedNamesMixin, PreTrainedModel):  # trf-ignore: TRF057
     """What every Swin class tells transformers."""
 
     config: HfSwinConfig

@@ -17,12 +17,11 @@ import math
 
 import torch
 from transformers import initialization as init
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
 
 from .configuration_swin import HfSwinV2Config
 from .modeling_attention import CosineWindowAttention
 from .modeling_blocks import BranchLayerNorm
+from .modeling_names import SWIN_V2, register_names
 from .modeling_stages import SwinV2Stage
 from .modeling_swin import (
     HfSwinBackbone,
@@ -33,27 +32,7 @@ from .modeling_swin import (
 )
 
 
-# Names on disk (the published layout of transformers) and names in memory, both ways.
-register_checkpoint_conversion_mapping(
-    HfSwinV2Config.model_type,
-    [
-        WeightRenaming(r"encoder\.layers\.", r"stages\."),
-        WeightRenaming(r"\.layernorm_before\.", r"\.attention_norm\."),
-        WeightRenaming(r"\.attention\.self\.query\.", r"\.attention\.q_proj\."),
-        WeightRenaming(r"\.attention\.self\.key\.", r"\.attention\.k_proj\."),
-        WeightRenaming(r"\.attention\.self\.value\.", r"\.attention\.v_proj\."),
-        WeightRenaming(r"\.self\.logit_scale", r"\.logit_scale"),
-        WeightRenaming(r"\.self\.continuous_position_bias_mlp\.0\.", r"\.continuous_position_bias\.fc1\."),
-        WeightRenaming(r"\.self\.continuous_position_bias_mlp\.2\.", r"\.continuous_position_bias\.fc2\."),
-        WeightRenaming(r"\.attention\.output\.dense\.", r"\.attention\.o_proj\."),
-        WeightRenaming(r"\.layernorm_after\.", r"\.mlp_norm\."),
-        WeightRenaming(r"\.intermediate\.dense\.", r"\.mlp\.fc1\."),
-        WeightRenaming(r"\.output\.dense\.", r"\.mlp\.fc2\."),
-        WeightRenaming(r"\.downsample\.", r"\.merging\."),
-        WeightRenaming(r"decoder\.0\.", r"decoder\.projection\."),
-    ],
-    overwrite=True,
-)
+register_names(HfSwinV2Config.model_type, SWIN_V2)
 
 
 class HfSwinV2PreTrainedModel(HfSwinPreTrainedModel):  # trf-ignore: TRF057

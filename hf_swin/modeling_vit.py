@@ -18,8 +18,6 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import (
     BackboneOutput,
     BaseModelOutputWithPooling,
@@ -35,46 +33,13 @@ from .modeling_attention import SelfAttention
 from .modeling_blocks import LayerScale, PreNormBlock
 from .modeling_embeddings import ViTEmbeddings
 from .modeling_heads import MaskedImageDecoder, Pooling, classifier, masked_image_loss
+from .modeling_names import VIT, VIT_ALIASES, PublishedNamesMixin, register_names
 
 
-class ReadOnlyRenaming(WeightRenaming):
-    """Renames keys as a file is read; a saved file keeps the names of ViT's published layout."""
-
-    __slots__ = ()
-
-    def reverse_transform(self) -> WeightRenaming:
-        return WeightRenaming(r"(?!)", "")  # matches no key
+register_names(HfViTConfig.model_type, VIT, VIT_ALIASES)
 
 
-# Names on disk (the published layout of transformers) and names in memory.
-register_checkpoint_conversion_mapping(
-    HfViTConfig.model_type,
-    [
-        # DeiT and DINOv2 files: read, then saved under ViT's names.
-        ReadOnlyRenaming(r"^(?:deit|dinov2|dinov2_with_registers)\.", "vit."),
-        ReadOnlyRenaming(r"^cls_classifier\.", "classifier."),
-        ReadOnlyRenaming(r"\.norm1\.", ".attention_norm."),
-        ReadOnlyRenaming(r"\.norm2\.", ".mlp_norm."),
-        ReadOnlyRenaming(r"\.weights_in\.", ".fc1."),
-        ReadOnlyRenaming(r"\.weights_out\.", ".fc2."),
-        WeightRenaming(r"encoder\.layer\.", r"layers\."),
-        WeightRenaming(r"\.layernorm_before\.", r"\.attention_norm\."),
-        WeightRenaming(r"\.attention\.attention\.query\.", r"\.attention\.q_proj\."),
-        WeightRenaming(r"\.attention\.attention\.key\.", r"\.attention\.k_proj\."),
-        WeightRenaming(r"\.attention\.attention\.value\.", r"\.attention\.v_proj\."),
-        WeightRenaming(r"\.attention\.output\.dense\.", r"\.attention\.o_proj\."),
-        WeightRenaming(r"\.layer_scale1\.lambda1", r"\.attention_scale\.weight"),
-        WeightRenaming(r"\.layernorm_after\.", r"\.mlp_norm\."),
-        WeightRenaming(r"\.intermediate\.dense\.", r"\.mlp\.fc1\."),
-        WeightRenaming(r"\.output\.dense\.", r"\.mlp\.fc2\."),
-        WeightRenaming(r"\.layer_scale2\.lambda1", r"\.mlp_scale\.weight"),
-        WeightRenaming(r"decoder\.0\.", r"decoder\.projection\."),
-    ],
-    overwrite=True,
-)
-
-
-class HfViTPreTrainedModel(PreTrainedModel):  # trf-ignore: TRF057
+class HfViTPreTrainedModel(PublishedNamesMixin, PreTrainedModel):  # trf-ignore: TRF057
     """What every ViT class tells transformers."""
 
     config: HfViTConfig

@@ -19,6 +19,7 @@ ORDER = [
     "modeling_blocks",
     "modeling_stages",
     "modeling_heads",
+    "modeling_names",
     "modeling_vit",
     "modeling_swin",
     "modeling_swin_v2",

@@ -40,6 +40,27 @@ def test_trainer_learns_two_colours(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_plain_trainer_resumes_from_its_own_checkpoint(family, tmp_path):
+    """Checkpoints have published names; the Trainer of transformers 5.23 reads them by the names in memory."""
+    data = [{"pixel_values": torch.randn(3, 32, 32), "labels": i % 5} for i in range(8)]
+    weights = []
+    for resume, steps in ((False, 2), (True, 4), (False, 4)):
+        torch.manual_seed(0)
+        model = class_of(family, "ForImageClassification")(config_of(family, drop_path_rate=0.0))
+        folder = tmp_path / ("unbroken" if steps == 4 and not resume else "broken")
+        numbers = {
+            "max_steps": steps,
+            "save_steps": 2,
+            "per_device_train_batch_size": 4,
+            "lr_scheduler_type": "constant",
+        }
+        arguments = TrainingArguments(folder, **numbers, report_to=[], use_cpu=True, disable_tqdm=True)
+        Trainer(model, arguments, train_dataset=data).train(resume_from_checkpoint=resume)
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    assert_close(weights[1], weights[2])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_peft_adapts_query_and_value_and_merges_back(family):
     model = model_of(family)
     adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["q_proj", "v_proj"], r=2))

@@ -115,26 +115,29 @@ class ViTEmbeddings(nn.Module):
         if bool_masked_pos is not None:
             patches_BHWC = replace_masked(patches_BHWC, self.mask_token, bool_masked_pos)
         batch, height, width, _ = patches_BHWC.shape
-        first, last = self.positions((height, width), patches_BHWC)
-        special = [token for token in (self.cls_token, self.distillation_token) if token is not None]
-        special = [(torch.cat(special, dim=1) + first)] if special else []
-        registers = [] if self.register_tokens is None else [self.register_tokens]
-        prefix = [tokens.to(patches_BHWC.dtype).expand(batch, -1, -1) for tokens in special + registers]
-        return self.dropout(torch.cat([*prefix, patches_BHWC.flatten(1, 2) + last], dim=1))
+        before = [
+            token.expand(batch, -1, -1) for token in (self.cls_token, self.distillation_token) if token is not None
+        ]
+        x_BTC = torch.cat([*before, patches_BHWC.flatten(1, 2)], dim=1)
+        x_BTC = x_BTC + self.positions((height, width), x_BTC.device).to(x_BTC.dtype)
+        if self.register_tokens is not None:
+            registers = self.register_tokens.expand(batch, -1, -1)
+            x_BTC = torch.cat([x_BTC[:, : len(before)], registers, x_BTC[:, len(before) :]], dim=1)
+        return self.dropout(x_BTC)
 
-    def positions(self, grid: tuple[int, int], like: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """Returns what is added to the tokens before the patches and to the patches of a grid."""
-        kind, before = self.config.position_embedding_type, self.config.num_positioned_tokens
+    def positions(self, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
+        """Returns what is added to class token, distillation token and patches, as far as there are any."""
+        kind, channels = self.config.position_embedding_type, self.config.hidden_size
+        before = self.config.num_positioned_tokens
         if kind == "none":
-            return 0.0, 0.0
-        if kind == "sinusoidal_2d":
-            return 0.0, sinusoidal_2d(grid, self.config.hidden_size, like.device).to(like.dtype)
+            return torch.zeros((), device=device)
         if kind == "sinusoidal_1d":
-            table = sinusoidal_1d(before + grid[0] * grid[1], self.config.hidden_size, like.device).to(like.dtype)
-            return table[:before], table[before:]
+            return sinusoidal_1d(before + grid[0] * grid[1], channels, device)
+        if kind == "sinusoidal_2d":  # the tokens before the patches have no place on the grid
+            return F.pad(sinusoidal_2d(grid, channels, device), (0, 0, before, 0))
         table = self.position_embeddings
         patches = resize_positions(table[:, before:], self.config.grid, grid, self.config.position_resizing)
-        return table[:, :before], patches.to(like.dtype)
+        return torch.cat([table[:, :before], patches], dim=1)
 
 
 class SwinEmbeddings(nn.Module):
@@ -158,8 +161,6 @@ class SwinEmbeddings(nn.Module):
             x_BHWC = replace_masked(x_BHWC, self.mask_token, bool_masked_pos)
         if self.position_embeddings is not None:
             grid = (x_BHWC.shape[1], x_BHWC.shape[2])
-            rule = self.config.position_resizing
-            x_BHWC = x_BHWC + resize_positions(self.position_embeddings, self.config.grid, grid, rule).unflatten(
-                1, grid
-            )
+            table = resize_positions(self.position_embeddings, self.config.grid, grid, self.config.position_resizing)
+            x_BHWC = x_BHWC + table.unflatten(1, grid)
         return self.dropout(x_BHWC)

@@ -15,28 +15,33 @@
 
 from importlib import import_module
 
-from .registration import FAMILIES, register
+from .registration import register
 
 
 __version__ = "0.1.0"
 
-# public name -> the module that has it; modules are imported when a name is first used
-_MODULES = {
-    name: {
-        "hf_vit": ("configuration_vit", "modeling_vit"),
-        "hf_swin": ("configuration_swin", "modeling_swin"),
-        "hf_swin_v2": ("configuration_swin", "modeling_swin_v2"),
-    }[model_type][auto_class != "AutoConfig"]
-    for model_type, names in FAMILIES.items()
-    for auto_class, name in names.items()
+# module -> its public names; a module is imported when one of its names is first used
+_NAMES = {
+    "configuration_vit": ["HfViTConfig"],
+    "configuration_swin": ["HfSwinConfig", "HfSwinV2Config"],
+    "modeling_vit": ["HfViTModel", "HfViTForImageClassification", "HfViTForMaskedImageModeling", "HfViTBackbone"],
+    "modeling_swin": ["HfSwinModel", "HfSwinForImageClassification", "HfSwinForMaskedImageModeling", "HfSwinBackbone"],
+    "modeling_swin_v2": [
+        "HfSwinV2Model",
+        "HfSwinV2ForImageClassification",
+        "HfSwinV2ForMaskedImageModeling",
+        "HfSwinV2Backbone",
+    ],
 }
-__all__ = [*_MODULES]
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = [*_MODULE_OF]
 
 
 def __getattr__(name: str):
-    if name not in _MODULES:
+    """Imports the module of a public name when the name is first used; `import hf_swin` itself stays light."""
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

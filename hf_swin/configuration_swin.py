@@ -20,7 +20,15 @@ from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_vit import BlockSpec, StockConfigMixin, check_small, linear_schedule, look_up, pair
+from .configuration_vit import (
+    BlockSpec,
+    StockConfigMixin,
+    check_rates,
+    check_small,
+    linear_schedule,
+    look_up,
+    pair,
+)
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,8 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
     always_partition: bool = False
     # Published weights were trained with padded tokens attended; True hides them.
     mask_padding: bool = False
-    # Pixels that one token of the masked-image decoder paints (SimMIM, 2022).
-    encoder_stride: int = 32
+    # Pixels that one token of the masked-image decoder paints (SimMIM, 2022); those under a last token if not given.
+    encoder_stride: int | None = None
     # Whether each feature map of the backbone passes a norm of its own.
     apply_layernorm: bool = True
     _out_features: list[str] | None = None
@@ -132,6 +140,8 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
         # Derived, so set after whatever a file says: the names under which generic code looks for them.
         self.num_layers = len(self.depths)
         self.hidden_size = self.embed_dim * 2 ** (self.num_layers - 1)
+        if self.encoder_stride is None:
+            self.encoder_stride = self.total_stride[0]
 
     @classmethod
     def preset(cls, name: str, **overrides) -> "HfSwinConfig":
@@ -142,20 +152,21 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
     def for_image_size(cls, image_size: int, **overrides) -> "HfSwinConfig":
         """Returns a config for small images of 28 to 112 pixels; raises ValueError outside that range.
 
-        Patches of 2 (4 from 64 pixels on) keep the first grid at 14 tokens a side or more, so that there are several
-        windows to shift between; the window is the largest of 7 to 4 that divides that grid, so that nothing is padded.
+        Patches of 2, or 4 from 64 pixels on, make a first grid of 14 to 32 tokens a side: enough for several windows
+        to shift between, few enough to be fast. The window is the one of 7, 6, 5 and 4 that needs the least padding.
         """
         check_small(image_size)
         patch_size = 2 if image_size < 64 else 4
         grid = -(-image_size // patch_size)
-        window_size = next((side for side in (7, 6, 5, 4) if grid % side == 0), 4)
+        window_size = min((7, 6, 5, 4), key=lambda side: -grid % side)
         sizes = {"image_size": image_size, "patch_size": patch_size, "window_size": window_size}
-        return cls(**{**sizes, "encoder_stride": 4 * patch_size, **SMALL_SWIN, **overrides})
+        return cls(**{**sizes, **SMALL_SWIN, **overrides})
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches of an image of `image_size`: (height, width)."""
-        return tuple(size // patch for size, patch in zip(pair(self.image_size), pair(self.patch_size), strict=True))
+        """Patches of an image of `image_size`, the last ones possibly cut: (height, width)."""
+        sizes = zip(pair(self.image_size), pair(self.patch_size), strict=True)
+        return tuple(-(-size // patch) for size, patch in sizes)
 
     @property
     def total_stride(self) -> tuple[int, int]:
@@ -206,6 +217,10 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
         """Returns the window over which the bias of a stage is defined: its own, in the first version."""
         return window
 
+    def validate_rates(self):
+        """Part of `@strict` validation."""
+        check_rates(self)
+
     def validate_stages(self):
         """Part of `@strict` validation."""
         per_stage = {"num_heads": self.num_heads}
@@ -222,6 +237,8 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
                     "change embed_dim or num_heads"
                 )
         windows = [pair(window) for window in per_stage.get("window_size", [self.window_size])]
+        if min(map(min, windows)) < 1:
+            raise ValueError(f"a window has at least one token a side, got window_size {self.window_size}")
         if self.small_input == "square" and any(height != width for height, width in windows):
             raise ValueError(f"small_input='square' needs square windows, got {self.window_size}; use 'clamp'")
 
@@ -238,11 +255,17 @@ class HfSwinV2Config(HfSwinConfig):  # trf-ignore: TRF057
 
     image_size: int | list[int] | tuple[int, ...] = 256
     window_size: int | list | tuple = 8
-    pretrained_window_sizes: list[int] | tuple[int, ...] = (0, 0, 0, 0)
+    # None: no other window than the one in use, in any stage.
+    pretrained_window_sizes: list[int] | tuple[int, ...] | None = None
     # Width of the small MLP that makes the position bias.
     bias_hidden_size: int = 512
 
     stock_defaults = {"swinv2": {"image_size": 224, "window_size": 7, "small_input": "fixed", "apply_layernorm": False}}
+
+    def __post_init__(self, **kwargs):
+        if self.pretrained_window_sizes is None:
+            self.pretrained_window_sizes = [0] * len(self.depths)
+        super().__post_init__(**kwargs)
 
     @classmethod
     def preset(cls, name: str, **overrides) -> "HfSwinV2Config":
@@ -254,5 +277,13 @@ class HfSwinV2Config(HfSwinConfig):  # trf-ignore: TRF057
         return tuple(min(side, size) for side, size in zip(window, home_grid, strict=True))
 
     def reference_window_of_stage(self, stage: int, window: tuple[int, int]) -> tuple[int, int]:
-        pretrained = self.pretrained_window_sizes[stage] if stage < len(self.pretrained_window_sizes) else 0
+        pretrained = self.pretrained_window_sizes[stage]
         return pair(pretrained) if pretrained else window
+
+    def validate_pretrained_windows(self):
+        """Part of `@strict` validation."""
+        if len(self.pretrained_window_sizes) < len(self.depths):
+            raise ValueError(
+                f"pretrained_window_sizes {self.pretrained_window_sizes} has fewer entries than the "
+                f"{len(self.depths)} stages of depths"
+            )

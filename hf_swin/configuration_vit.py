@@ -51,11 +51,23 @@ class StockConfigMixin:
 
     @classmethod
     def from_stock(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
-        """Returns the dictionary of this class that gives the numbers of a stock dictionary; others pass unchanged."""
-        stock_type = config_dict.get("model_type")
-        if stock_type not in cls.stock_defaults:
+        """Returns the dictionary of this class that gives the numbers of a stock dictionary; its own passes unchanged.
+
+        Raises ValueError for a model that this class cannot hold.
+        """
+        stock_type = config_dict.get("model_type", cls.model_type)
+        if stock_type == cls.model_type:
             return config_dict
-        return {**cls.stock_defaults[stock_type], **config_dict, "model_type": cls.model_type}
+        if stock_type not in cls.stock_defaults:
+            known = ", ".join([cls.model_type, *cls.stock_defaults])
+            raise ValueError(f"{cls.__name__} does not open a {stock_type!r} model; it opens {known}")
+        ours = {**cls.stock_defaults[stock_type], **config_dict, "model_type": cls.model_type}
+        # Stock tables leave out the patch that the image does not fill.
+        patches = pair(ours.get("patch_size", cls.patch_size))
+        sizes = pair(ours.get("image_size", cls.image_size))
+        if any(size % patch for size, patch in zip(sizes, patches, strict=True)):
+            ours["image_size"] = [size // patch * patch for size, patch in zip(sizes, patches, strict=True)]
+        return ours
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -131,7 +143,7 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
     layerscale_value: float | None = None
     # DINOv2 giant: SiLU-gated MLP of intermediate_size.
     use_swiglu_ffn: bool = False
-    # What an image becomes: the class token, the mean of the patches, or both (the linear head of DINOv2).
+    # What the classifier reads: the class token, the mean of the patches, or both (the linear head of DINOv2).
     pooling: Literal["class", "mean", "class_and_mean"] = "class"
     # A dense layer and an activation after pooling. "model": HfViTModel has it and classifiers do without, as stock
     # ViTModel files; "always": classifiers read it too, as the `pre_logits` of Google's imagenet21k heads.
@@ -140,8 +152,8 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
     pooler_act: str = "tanh"
     # DeiT: a second classifier on the distillation token; the answer is the mean of both.
     use_distillation_head: bool = False
-    # Pixels that one token of the masked-image decoder paints; equal to patch_size.
-    encoder_stride: int = 16
+    # Pixels that one token of the masked-image decoder paints (SimMIM, 2022); the patch size if not given.
+    encoder_stride: int | None = None
     # Whether feature maps of the backbone pass the final norm.
     apply_layernorm: bool = True
     _out_features: list[str] | None = None
@@ -149,6 +161,7 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
 
     stock_defaults = {
         "vit": _VIT_NUMBERS,
+        "vit_mae": _VIT_NUMBERS,
         "deit": {**_VIT_NUMBERS, "use_distillation_token": True},
         "dinov2": {**_DINOV2_NUMBERS, "patch_size": 14},
         "dinov2_with_registers": {
@@ -165,15 +178,19 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
         config_dict = dict(super().from_stock(config_dict))
         architecture = (config_dict.get("architectures") or [""])[0]
         if stock_type in ("vit", "deit"):
-            config_dict.setdefault("pooler", "model" if architecture in ("ViTModel", "DeiTModel") else "none")
+            # stock base models have a pooler unless told otherwise, which no file says
+            config_dict.setdefault("pooler", "model" if architecture in ("ViTModel", "DeiTModel", "") else "none")
             config_dict.setdefault("use_distillation_head", architecture.endswith("WithTeacher"))
         if stock_type in ("dinov2", "dinov2_with_registers"):
             width = config_dict.get("hidden_size", cls.hidden_size) * config_dict.pop("mlp_ratio", 4)
             if config_dict.get("use_swiglu_ffn"):
                 width = (int(width * 2 / 3) + 7) // 8 * 8  # DINOv2: two thirds, rounded up to a multiple of 8
             config_dict.setdefault("intermediate_size", int(width))
-            head = architecture.endswith("ForImageClassification")
-            config_dict.setdefault("pooling", "class_and_mean" if head else "class")
+            config_dict.setdefault("pooling", "class_and_mean")
+            if not config_dict.pop("reshape_hidden_states", True):
+                raise ValueError(
+                    "reshape_hidden_states=False is not supported: feature maps are (B, C, H, W); remove it"
+                )
         return config_dict
 
     def __post_init__(self, **kwargs):
@@ -182,6 +199,8 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
+        if self.encoder_stride is None:
+            self.encoder_stride = pair(self.patch_size)[0]
 
     @classmethod
     def preset(cls, name: str, **overrides) -> "HfViTConfig":
@@ -197,13 +216,12 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
         """
         check_small(image_size)
         patch_size = 4 if image_size <= 56 else 8
-        sizes = {"image_size": image_size, "patch_size": patch_size, "encoder_stride": patch_size}
-        return cls(**{**sizes, **SMALL_VIT, **overrides})
+        return cls(**{"image_size": image_size, "patch_size": patch_size, **SMALL_VIT, **overrides})
 
     @property
     def grid(self) -> tuple[int, int]:
         """Patches of an image of `image_size`: (height, width)."""
-        return tuple(size // patch for size, patch in zip(pair(self.image_size), pair(self.patch_size), strict=True))
+        return self.grid_of(pair(self.image_size))
 
     def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Returns the patches of an image of any size, the last ones possibly cut: (height, width)."""
@@ -220,8 +238,15 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
         return self.num_positioned_tokens + self.num_register_tokens
 
     @property
-    def pooled_size(self) -> int:
-        """Width of the vector that pooling makes of the tokens."""
+    def model_pooling(self) -> str:
+        """What `pooler_output` of HfViTModel is made of: the class token, unless classifiers read the mean alone."""
+        return "mean" if self.pooling == "mean" else "class"
+
+    @property
+    def classifier_size(self) -> int:
+        """Width of the vector that the classifier reads."""
+        if self.pooler == "always":
+            return self.pooler_output_size or self.hidden_size
         return self.hidden_size * (2 if self.pooling == "class_and_mean" else 1)
 
     def block_specs(self) -> list[BlockSpec]:
@@ -239,6 +264,10 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
             for rate in rates
         ]
 
+    def validate_rates(self):
+        """Part of `@strict` validation."""
+        check_rates(self)
+
     def validate_tokens(self):
         """Part of `@strict` validation."""
         if self.hidden_size % self.num_attention_heads:
@@ -250,10 +279,19 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
             raise ValueError(
                 f"pooling={self.pooling!r} needs the class token; set use_class_token=True or pooling='mean'"
             )
+        if self.pooler == "always" and self.pooling == "class_and_mean":
+            raise ValueError("pooler='always' reads one vector, pooling='class_and_mean' makes two; choose one of them")
         if self.use_distillation_head and not self.use_distillation_token:
             raise ValueError("use_distillation_head=True needs use_distillation_token=True")
         if self.position_embedding_type.startswith("sinusoidal") and self.hidden_size % 4:
             raise ValueError(f"sinusoidal positions need a hidden_size divisible by 4, got {self.hidden_size}")
+
+
+def check_rates(config) -> None:
+    """Raises ValueError for a probability of dropping that leaves nothing, or less."""
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} is a probability below 1, got {getattr(config, name)}")
 
 
 def look_up(presets: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:

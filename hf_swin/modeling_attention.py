@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config, spec):
         super().__init__()
         self.config = config
-        self.head_dim = spec.hidden_size // spec.num_heads
+        self.num_heads, self.head_dim = spec.num_heads, spec.hidden_size // spec.num_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
         self.q_proj = nn.Linear(spec.hidden_size, spec.hidden_size, bias=config.qkv_bias)
@@ -81,7 +81,7 @@ class SelfAttention(nn.Module):
         self, x_BTC: torch.Tensor, bias_ATT: torch.Tensor | None = None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query, key, value = (
-            projection(x_BTC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            projection(x_BTC).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         mixed_BTAD, weights_BATT = self.attend(query, key, value, bias_ATT, **kwargs)
@@ -129,12 +129,11 @@ class WindowAttention(SelfAttention):
         layout = window_layout(
             (height, width), self.spec.window, self.spec.shifted, self.config.partition_rule, self.spec.home_grid
         )
-        windows_NTC, weights = super().forward(
-            partition(x_BHWC, layout), self.masked_bias(layout, batch, x_BHWC.device), **kwargs
-        )
-        # (B·N, A, T, T) to (B, N, A, T, T): the windows of one image stay together
-        weights = None if weights is None else weights.unflatten(0, (batch, -1))
-        return unpartition(windows_NTC, layout), weights
+        windows_NTC = partition(x_BHWC, layout)
+        mixed_NTC, weights = super().forward(windows_NTC, self.masked_bias(layout, batch, x_BHWC.device), **kwargs)
+        if weights is not None:  # (B·N, A, T, T) to (B, N, A, T, T): the windows of one image stay together
+            weights = weights.unflatten(0, (batch, windows_NTC.shape[0] // max(batch, 1)))
+        return unpartition(mixed_NTC, layout), weights
 
     def masked_bias(self, layout: WindowLayout, batch: int, device: torch.device) -> torch.Tensor:
         """Returns what is added to the scores: (1, A, T, T), or (B·N, A, T, T) where the windows differ."""
@@ -142,7 +141,8 @@ class WindowAttention(SelfAttention):
         forbidden_NATT = separated(layout, self.config.mask_padding, device)
         if forbidden_NATT is None:
             return bias_ATT[None]
-        return bias_ATT.masked_fill(forbidden_NATT, FORBIDDEN).expand(batch, -1, -1, -1, -1).flatten(0, 1)
+        # The attention interface of transformers takes four dimensions, so the windows of each image get a copy.
+        return bias_ATT.masked_fill(forbidden_NATT, FORBIDDEN).repeat(batch, 1, 1, 1)
 
 
 def bias_of_pairs(table: torch.Tensor, index_TT: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,8 @@ class PatchEmbeddings(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if pixel_values.ndim != 4:
+            raise ValueError(f"pixel_values are (batch, channels, height, width), got {tuple(pixel_values.shape)}")
         _, channels, height, width = pixel_values.shape
         if channels != self.projection.in_channels:
             raise ValueError(
@@ -55,6 +57,11 @@ def replace_masked(
     """Returns the patches with those of `bool_masked_pos`, (B, H·W) or (B, H, W), replaced by the mask token."""
     if mask_token is None:
         raise ValueError("bool_masked_pos needs a mask token; use the ForMaskedImageModeling class")
+    batch, height, width, _ = x_BHWC.shape
+    if bool_masked_pos.numel() != batch * height * width:
+        raise ValueError(
+            f"bool_masked_pos {tuple(bool_masked_pos.shape)} does not fit {batch} images of {height}x{width} patches"
+        )
     masked = bool_masked_pos.reshape(x_BHWC.shape[:3]).to(device=x_BHWC.device, dtype=torch.bool)
     return torch.where(masked[..., None], mask_token.to(x_BHWC.dtype), x_BHWC)
 
@@ -147,7 +154,7 @@ class SwinEmbeddings(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embeddings = PatchEmbeddings(config, config.embed_dim)
-        self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.embed_dim)  # layer_norm_eps is that of the blocks, here and in merging
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.embed_dim)) if use_mask_token else None
         self.position_embeddings = None
         # CODEPATH: no published checkpoint; the option of the paper's ablation (table 4, "abs. pos.").

@@ -12,35 +12,32 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # Shapes: B batch, H W grid of tokens, C channels, T tokens of an image (ViT: those before the patches included).
-"""Features to answers: pooling for the classifier, the masked-image decoder and its loss, norms of feature maps."""
+"""Features to answers: pooling, the classifier, the masked-image decoder and its loss, norms of feature maps."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from .configuration_vit import pair
+
+def pool_tokens(x_BTC: torch.Tensor, kind: str, num_prefix_tokens: int) -> torch.Tensor:
+    """Returns one vector of ViT's tokens: the class token, the mean of the patches, or both side by side."""
+    if kind == "class":
+        return x_BTC[:, 0]
+    mean = x_BTC[:, num_prefix_tokens:].mean(dim=1)
+    return mean if kind == "mean" else torch.cat([x_BTC[:, 0], mean], dim=-1)
 
 
-class Pooling(nn.Module):
-    """Makes one vector of normed tokens (B, T, C): class token, mean of the patches or both, then `pooler` if any."""
+class Pooler(nn.Module):
+    """A dense layer and an activation on the pooled vector (B, C): `pre_logits` of Google's imagenet21k heads."""
 
-    def __init__(self, config, add_pooling_layer):
+    def __init__(self, config):
         super().__init__()
-        self.kind = config.pooling
-        self.num_prefix_tokens = config.num_prefix_tokens
-        self.output_size = config.pooled_size
-        self.dense = None
-        if add_pooling_layer:
-            self.output_size = config.pooler_output_size or config.pooled_size
-            self.dense = nn.Linear(config.pooled_size, self.output_size)
-            self.activation = ACT2FN[config.pooler_act]
+        self.dense = nn.Linear(config.hidden_size, config.pooler_output_size or config.hidden_size)
+        self.activation = ACT2FN[config.pooler_act]
 
-    def forward(self, x_BTC: torch.Tensor) -> torch.Tensor:
-        pooled = x_BTC[:, 0] if self.kind == "class" else x_BTC[:, self.num_prefix_tokens :].mean(dim=1)
-        if self.kind == "class_and_mean":
-            pooled = torch.cat([x_BTC[:, 0], pooled], dim=-1)
-        return pooled if self.dense is None else self.activation(self.dense(pooled))
+    def forward(self, x_BC: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.dense(x_BC))
 
 
 def classifier(config, width: int) -> nn.Module:
@@ -56,7 +53,9 @@ class MaskedImageDecoder(nn.Module):
 
     def __init__(self, config, stride):
         super().__init__()
-        if pair(config.encoder_stride) != stride:
+        if stride[0] != stride[1]:
+            raise ValueError(f"masked images are painted in squares, but a last token covers {stride} pixels")
+        if config.encoder_stride != stride[0]:
             raise ValueError(
                 f"encoder_stride {config.encoder_stride} paints another image than it sees; set it to {stride[0]}"
             )
@@ -78,7 +77,7 @@ def masked_image_loss(
     grid = (-(-height // patch_size[0]), -(-width // patch_size[1]))
     mask = bool_masked_pos.reshape(-1, *grid)
     mask = mask.repeat_interleave(patch_size[0], 1).repeat_interleave(patch_size[1], 2)[:, None, :height, :width]
-    error = F.l1_loss(reconstruction, pixel_values.to(reconstruction.dtype), reduction="none")
+    error = F.l1_loss(reconstruction.float(), pixel_values.float(), reduction="none")  # a sum that half cannot hold
     return (error * mask).sum() / (mask.sum() + 1e-5) / channels
 
 
@@ -89,7 +88,7 @@ class FeatureNorms(nn.ModuleDict):
         super().__init__()
         # CODEPATH: stock Swin backbones have norms, stock Swin v2 backbones have none.
         if config.apply_layernorm:
-            self.update({name: nn.LayerNorm(width, eps=config.layer_norm_eps) for name, width in channels.items()})
+            self.update({name: nn.LayerNorm(width) for name, width in channels.items()})
 
     def forward(self, name: str, x_BHWC: torch.Tensor) -> torch.Tensor:
         return self[name](x_BHWC) if name in self else x_BHWC

@@ -72,7 +72,7 @@ VIT_ALIASES = [
 
 def register_names(model_type: str, names: list[tuple[str, str]], aliases: list[tuple[str, str]] = ()) -> None:
     """Tells the loader of transformers how a family is named on disk; `aliases` are only read."""
-    renamings = [*(ReadOnlyRenaming(*pair) for pair in aliases), *(WeightRenaming(*pair) for pair in names)]
+    renamings = [*(ReadOnlyRenaming(*rule) for rule in aliases), *(WeightRenaming(*rule) for rule in names)]
     register_checkpoint_conversion_mapping(model_type, renamings, overwrite=True)
 
 

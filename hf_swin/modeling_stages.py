@@ -34,7 +34,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, config, spec):
         super().__init__()
-        self.norm = nn.LayerNorm(4 * spec.hidden_size, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(4 * spec.hidden_size)
         self.reduction = nn.Linear(4 * spec.hidden_size, 2 * spec.hidden_size, bias=False)
 
     def forward(self, x_BHWC: torch.Tensor) -> torch.Tensor:
@@ -47,7 +47,7 @@ class PatchMergingV2(nn.Module):
     def __init__(self, config, spec):
         super().__init__()
         self.reduction = nn.Linear(4 * spec.hidden_size, 2 * spec.hidden_size, bias=False)
-        self.norm = nn.LayerNorm(2 * spec.hidden_size, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(2 * spec.hidden_size)
 
     def forward(self, x_BHWC: torch.Tensor) -> torch.Tensor:
         return self.norm(self.reduction(gather_neighbours(x_BHWC)))

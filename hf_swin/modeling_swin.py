@@ -74,9 +74,14 @@ class HfSwinMaskedImageModelingOutput(ModelOutput):  # trf-ignore: TRF057
     reshaped_hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
-def as_images(maps_BHWC: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Returns grids (B, H, W, C) as (B, C, H, W)."""
-    return tuple(x_BHWC.permute(0, 3, 1, 2).contiguous() for x_BHWC in maps_BHWC)
+def as_tokens(x_BHWC: torch.Tensor | None) -> torch.Tensor | None:
+    """Returns a grid (B, H, W, C) as (B, H·W, C); one that was not asked for stays None."""
+    return None if x_BHWC is None else x_BHWC.flatten(1, 2)
+
+
+def as_image(x_BHWC: torch.Tensor | None) -> torch.Tensor | None:
+    """Returns a grid (B, H, W, C) as (B, C, H, W); one that was not asked for stays None."""
+    return None if x_BHWC is None else x_BHWC.permute(0, 3, 1, 2)
 
 
 class HfSwinPreTrainedModel(PublishedNamesMixin, PreTrainedModel):  # trf-ignore: TRF057
@@ -135,15 +140,15 @@ class HfSwinModel(HfSwinPreTrainedModel):  # trf-ignore: TRF057
         self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
     ) -> HfSwinModelOutput:
         x_BHWC = self.embeddings(pixel_values, bool_masked_pos)
-        outputs = self.encode(x_BHWC, **kwargs)
-        tokens_BTC = self.layernorm(outputs.last_hidden_state).flatten(1, 2)
+        outputs = self.encode(x_BHWC, return_dict=True, **kwargs)
+        tokens_BTC = as_tokens(self.layernorm(outputs.last_hidden_state))
         maps = outputs.hidden_states
         return HfSwinModelOutput(
             last_hidden_state=tokens_BTC,
             pooler_output=tokens_BTC.mean(dim=1),
-            hidden_states=None if maps is None else tuple(x_BHWC.flatten(1, 2) for x_BHWC in maps),
+            hidden_states=None if maps is None else tuple(map(as_tokens, maps)),
             attentions=outputs.attentions,
-            reshaped_hidden_states=None if maps is None else as_images(maps),
+            reshaped_hidden_states=None if maps is None else tuple(map(as_image, maps)),
         )
 
 
@@ -162,7 +167,7 @@ class HfSwinForImageClassification(HfSwinPreTrainedModel):  # trf-ignore: TRF057
     def forward(  # trf-ignore: TRF057
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
     ) -> HfSwinImageClassifierOutput:
-        outputs = self.base_model(pixel_values, **kwargs)
+        outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         return HfSwinImageClassifierOutput(
             loss=None if labels is None else self.loss_function(labels, logits, self.config, **kwargs),
@@ -188,7 +193,7 @@ class HfSwinForMaskedImageModeling(HfSwinPreTrainedModel):  # trf-ignore: TRF057
     def forward(  # trf-ignore: TRF057
         self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
     ) -> HfSwinMaskedImageModelingOutput:
-        outputs = self.base_model(pixel_values, bool_masked_pos, **kwargs)
+        outputs = self.base_model(pixel_values, bool_masked_pos, return_dict=True, **kwargs)
         size = pixel_values.shape[-2:]
         reconstruction = self.decoder(outputs.last_hidden_state.unflatten(1, self.config.final_grid_of(size)), size)
         loss = None
@@ -207,21 +212,20 @@ class HfSwinBackbone(BackboneMixin, HfSwinPreTrainedModel):  # trf-ignore: TRF05
     """Feature maps (B, C, H, W) of the stages named in `out_features`, before merging; later stages are not built."""
 
     _can_record_outputs = {"hidden_states": OutputRecorder(SwinStage, index=1), "attentions": WindowAttention}
-    # A classifier's weights that no feature map needs.
-    _keys_to_ignore_on_load_unexpected = [
-        *HfSwinPreTrainedModel._keys_to_ignore_on_load_unexpected,
-        r"mask_token",
-        r"stages\.",
-        r"layernorm\.",
-        r"hidden_states_norms\.",
-        r"classifier\.",
-    ]
 
     def __init__(self, config: HfSwinConfig):
         super().__init__(config)
         self.num_features = [config.embed_dim, *(config.embed_dim * 2**stage for stage in range(config.num_layers))]
-        specs = config.stage_specs()[: self.stage_names.index(self.out_features[-1])]
+        depth = self.stage_names.index(self.out_features[-1])
+        specs = config.stage_specs()[:depth]
         specs[-1:] = [replace(spec, merges=False) for spec in specs[-1:]]
+        # What a classifier's file has and no feature map needs.
+        self._keys_to_ignore_on_load_unexpected = [
+            *HfSwinPreTrainedModel._keys_to_ignore_on_load_unexpected,
+            *(rf"stages\.{stage}\." for stage in range(depth, config.num_layers)),
+            rf"stages\.{depth - 1}\.merging\.",
+            r"(^|\.)(mask_token|layernorm|hidden_states_norms|classifier|decoder)(\.|$)",
+        ]
         self.embeddings = SwinEmbeddings(config)
         self.stages = nn.ModuleList([self.stage_class(config, spec) for spec in specs])
         self.hidden_states_norms = FeatureNorms(config, dict(zip(self.out_features, self.channels, strict=True)))
@@ -231,13 +235,13 @@ class HfSwinBackbone(BackboneMixin, HfSwinPreTrainedModel):  # trf-ignore: TRF05
     @filter_output_hidden_states
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> BackboneOutput:  # trf-ignore: TRF057
         x_BHWC = self.embeddings(pixel_values)
-        outputs = self.encode(x_BHWC, **kwargs)
+        outputs = self.encode(x_BHWC, return_dict=True, **kwargs)
         maps = outputs.hidden_states or (x_BHWC,)
-        feature_maps = as_images(
-            tuple(
-                self.hidden_states_norms(name, x_BHWC)
-                for name, x_BHWC in zip(self.stage_names, maps, strict=False)
-                if name in self.out_features
-            )
+        feature_maps = tuple(
+            as_image(self.hidden_states_norms(name, x_BHWC)).contiguous()
+            for name, x_BHWC in zip(self.stage_names, maps, strict=False)
+            if name in self.out_features
         )
-        return BackboneOutput(feature_maps=feature_maps, hidden_states=as_images(maps), attentions=outputs.attentions)
+        return BackboneOutput(
+            feature_maps=feature_maps, hidden_states=tuple(map(as_image, maps)), attentions=outputs.attentions
+        )

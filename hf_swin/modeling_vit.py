@@ -32,7 +32,7 @@ from .configuration_vit import HfViTConfig, pair
 from .modeling_attention import SelfAttention
 from .modeling_blocks import LayerScale, PreNormBlock
 from .modeling_embeddings import ViTEmbeddings
-from .modeling_heads import MaskedImageDecoder, Pooling, classifier, masked_image_loss
+from .modeling_heads import MaskedImageDecoder, Pooler, classifier, masked_image_loss, pool_tokens
 from .modeling_names import VIT, VIT_ALIASES, PublishedNamesMixin, register_names
 
 
@@ -55,7 +55,8 @@ class HfViTPreTrainedModel(PublishedNamesMixin, PreTrainedModel):  # trf-ignore:
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": PreNormBlock, "attentions": SelfAttention}
     _input_embed_layer = "patch_embeddings"
-    _keys_to_ignore_on_load_unexpected = [r"mask_token"]
+    # The decoder is that of MAE files, whose encoder is an ordinary ViT.
+    _keys_to_ignore_on_load_unexpected = [r"mask_token", r"^decoder\."]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -80,7 +81,7 @@ class HfViTModel(HfViTPreTrainedModel):  # trf-ignore: TRF057
         self.embeddings = ViTEmbeddings(config, use_mask_token)
         self.layers = nn.ModuleList([PreNormBlock(config, spec) for spec in config.block_specs()])
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.pooler = Pooling(config, add_pooling_layer)
+        self.pooler = Pooler(config) if add_pooling_layer else None
         self.post_init()
 
     @capture_outputs(tie_last_hidden_states=False)
@@ -91,18 +92,21 @@ class HfViTModel(HfViTPreTrainedModel):  # trf-ignore: TRF057
         for layer in self.layers:
             x_BTC = layer(x_BTC, **kwargs)
         x_BTC = self.layernorm(x_BTC)
-        return BaseModelOutputWithPooling(last_hidden_state=x_BTC, pooler_output=self.pooler(x_BTC))
+        pooled_BC = pool_tokens(x_BTC, self.config.model_pooling, self.config.num_prefix_tokens)
+        if self.pooler is not None:
+            pooled_BC = self.pooler(pooled_BC)
+        return BaseModelOutputWithPooling(last_hidden_state=x_BTC, pooler_output=pooled_BC)
 
 
 class HfViTForImageClassification(HfViTPreTrainedModel):  # trf-ignore: TRF057
     """ViT with a linear classifier; distilled DeiT has a second one on its own token and answers with their mean."""
 
-    _keys_to_ignore_on_load_unexpected = [r"mask_token", r"pooler\."]
+    _keys_to_ignore_on_load_unexpected = [r"mask_token", r"^decoder\.", r"pooler\."]
 
     def __init__(self, config: HfViTConfig):
         super().__init__(config)
         self.vit = HfViTModel(config, add_pooling_layer=config.pooler == "always")
-        self.classifier = classifier(config, self.vit.pooler.output_size)
+        self.classifier = classifier(config, config.classifier_size)
         self.distillation_classifier = None
         # CODEPATH: distilled DeiT checkpoints.
         if config.use_distillation_head:
@@ -113,8 +117,11 @@ class HfViTForImageClassification(HfViTPreTrainedModel):  # trf-ignore: TRF057
     def forward(  # trf-ignore: TRF057
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
     ) -> ImageClassifierOutput:
-        outputs = self.vit(pixel_values, **kwargs)
-        logits = self.classifier(outputs.pooler_output)
+        outputs = self.vit(pixel_values, return_dict=True, **kwargs)
+        features_BC = outputs.pooler_output
+        if self.vit.pooler is None:
+            features_BC = pool_tokens(outputs.last_hidden_state, self.config.pooling, self.config.num_prefix_tokens)
+        logits = self.classifier(features_BC)
         if self.distillation_classifier is not None:
             logits = (logits + self.distillation_classifier(outputs.last_hidden_state[:, 1])) / 2
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
@@ -136,7 +143,7 @@ class HfViTForMaskedImageModeling(HfViTPreTrainedModel):  # trf-ignore: TRF057
     def forward(  # trf-ignore: TRF057
         self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
     ) -> MaskedImageModelingOutput:
-        outputs = self.vit(pixel_values, bool_masked_pos, **kwargs)
+        outputs = self.vit(pixel_values, bool_masked_pos, return_dict=True, **kwargs)
         patches_BTC = outputs.last_hidden_state[:, self.config.num_prefix_tokens :]
         grid = self.config.grid_of(pixel_values.shape[-2:])
         reconstruction = self.decoder(patches_BTC.unflatten(1, grid), pixel_values.shape[-2:])
@@ -154,13 +161,15 @@ class HfViTForMaskedImageModeling(HfViTPreTrainedModel):  # trf-ignore: TRF057
 class HfViTBackbone(BackboneMixin, HfViTPreTrainedModel):  # trf-ignore: TRF057
     """Feature maps (B, C, H, W) after the blocks named in `out_features`; later blocks are not built."""
 
-    # A classifier's weights that no feature map needs.
-    _keys_to_ignore_on_load_unexpected = [r"mask_token", r"layers\.", r"layernorm\.", r"pooler\.", r"classifier\."]
-
     def __init__(self, config: HfViTConfig):
         super().__init__(config)
         self.num_features = [config.hidden_size] * len(self.stage_names)
         depth = self.stage_names.index(self.out_features[-1])
+        # What a classifier's file has and no feature map needs.
+        self._keys_to_ignore_on_load_unexpected = [
+            *(rf"layers\.{layer}\." for layer in range(depth, config.num_hidden_layers)),
+            r"(^|\.)(mask_token|layernorm|pooler|classifier|distillation_classifier|decoder)(\.|$)",
+        ]
         self.embeddings = ViTEmbeddings(config)
         self.layers = nn.ModuleList([PreNormBlock(config, spec) for spec in config.block_specs()[:depth]])
         norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -179,7 +188,7 @@ class HfViTBackbone(BackboneMixin, HfViTPreTrainedModel):  # trf-ignore: TRF057
     @filter_output_hidden_states
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> BackboneOutput:  # trf-ignore: TRF057
         x_BTC = self.embeddings(pixel_values)
-        outputs = self.encode(x_BTC, **kwargs)
+        outputs = self.encode(x_BTC, return_dict=True, **kwargs)
         grid = self.config.grid_of(pixel_values.shape[-2:])
         states = outputs.hidden_states or (x_BTC,)
         feature_maps = tuple(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 
 class WindowLayout(NamedTuple):
@@ -70,27 +71,31 @@ def partition(x_BHWC: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
         x_BHWC = torch.roll(x_BHWC, (-layout.shift[0], -layout.shift[1]), dims=(1, 2))
     batch, _, _, channels = x_BHWC.shape
     window_height, window_width = layout.window
-    rows = batch * (padded_height // window_height)
-    cut = x_BHWC.reshape(rows, window_height, padded_width // window_width, window_width * channels)
-    return cut.transpose(1, 2).reshape(-1, window_height * window_width, channels)
+    rows, columns = batch * (padded_height // window_height), padded_width // window_width
+    cut = x_BHWC.reshape(rows, window_height, columns, window_width * channels)
+    return cut.transpose(1, 2).reshape(rows * columns, window_height * window_width, channels)
 
 
 def unpartition(windows_NTC: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
     """Returns the grid (B, H, W, C) of windows (B·N, T, C): the exact inverse of `partition`."""
     (height, width), (padded_height, padded_width) = layout.grid, layout.padded
     window_height, window_width = layout.window
-    channels = windows_NTC.shape[-1]
-    cut = windows_NTC.reshape(-1, padded_width // window_width, window_height, window_width * channels)
-    x_BHWC = cut.transpose(1, 2).reshape(-1, padded_height, padded_width, channels)
+    windows, _, channels = windows_NTC.shape
+    columns = padded_width // window_width
+    rows = windows // columns
+    cut = windows_NTC.reshape(rows, columns, window_height, window_width * channels)
+    batch = rows // (padded_height // window_height)
+    x_BHWC = cut.transpose(1, 2).reshape(batch, padded_height, padded_width, channels)
     if any(layout.shift):
         x_BHWC = torch.roll(x_BHWC, layout.shift, dims=(1, 2))
     return x_BHWC[:, :height, :width]
 
 
 def cached(function):
-    """Remembers the tensors that geometry alone decides; compilers and exporters trace the plain function instead.
+    """Remembers the tensors that geometry alone decides.
 
-    They are made outside inference mode, so that training may use what an earlier inference has cached.
+    Compilers trace the plain function, and so do tools that run models on fake tensors, which must not be remembered.
+    What is kept is made outside inference mode, so that training may use what an earlier inference has cached.
     """
 
     @lru_cache(maxsize=64)
@@ -100,7 +105,8 @@ def cached(function):
 
     @wraps(function)
     def wrapper(*args):
-        return function(*args) if torch.compiler.is_compiling() else remembered(*args)
+        traced = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+        return function(*args) if traced else remembered(*args)
 
     return wrapper
 

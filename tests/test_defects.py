@@ -104,6 +104,14 @@ def test_d7_half_precision_is_finite_and_near_float32(family, size, dtype, imple
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_d7_the_masked_image_loss_is_finite_in_float16(family):
+    model = model_of(family, "ForMaskedImageModeling").half()
+    patches = (256 // (8 if family == "hf_vit" else 4)) ** 2
+    loss = model(pixels(256, batch=4).half(), bool_masked_pos=torch.ones(4, patches, dtype=torch.bool)).loss
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_d7_gradients_in_half_precision_are_finite(family):
     model = model_of(family).to(torch.bfloat16).train()
     model(pixels(40), labels=torch.tensor([0, 1])).loss.backward()

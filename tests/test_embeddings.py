@@ -55,13 +55,14 @@ def test_without_positions_the_order_of_the_patches_does_not_matter():
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean", "class_and_mean"])
-def test_pooling_takes_the_tokens_it_names(pooling):
-    model = model_of("hf_vit", "Model", pooling=pooling, num_register_tokens=2)
-    outputs = model(pixels(32))
+def test_classifiers_read_the_tokens_they_name(pooling):
+    model = model_of("hf_vit", pooling=pooling, num_register_tokens=2)
+    outputs = model.vit(pixels(32))
     tokens = outputs.last_hidden_state
     parts = {"class": tokens[:, 0], "mean": tokens[:, 3:].mean(1)}
-    expected = torch.cat(list(parts.values()), -1) if pooling == "class_and_mean" else parts[pooling]
-    assert torch.equal(outputs.pooler_output, expected)
+    read = torch.cat(list(parts.values()), -1) if pooling == "class_and_mean" else parts[pooling]
+    assert torch.equal(model(pixels(32)).logits, model.classifier(read))
+    assert torch.equal(outputs.pooler_output, parts["mean" if pooling == "mean" else "class"])
 
 
 def test_a_model_without_class_token_has_only_patches():

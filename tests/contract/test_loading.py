@@ -20,7 +20,7 @@ from transformers import (
 import hf_swin
 
 from compare import assert_close
-from tiny import FAMILIES, HEADS, OURS, class_of, config_of, model_of, pixels
+from tiny import FAMILIES, HEADS, OURS, class_of, config_of, model_of, pixels, shaken
 
 
 AUTO = {
@@ -161,14 +161,69 @@ def test_a_config_object_of_a_stock_class_opens_too():
 def test_a_stock_pooler_is_kept_by_the_model_and_dropped_for_fine_tuning(tmp_path):
     config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
     transformers.ViTModel(config).save_pretrained(tmp_path)
-    assert hf_swin.HfViTModel.from_pretrained(tmp_path).pooler.dense is not None
+    assert hf_swin.HfViTModel.from_pretrained(tmp_path).pooler is not None
     model, info = hf_swin.HfViTForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert model.vit.pooler.dense is None and not info["unexpected_keys"]
+    assert model.vit.pooler is None and not info["unexpected_keys"]
     assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}
 
 
 def test_classifiers_read_the_pooler_where_the_config_says_so():
-    model = model_of("hf_vit", pooler="always", pooler_output_size=12, pooling="class_and_mean")
-    assert model.classifier.in_features == 12 and model.vit.pooler.dense.in_features == 64
+    model = model_of("hf_vit", pooler="always", pooler_output_size=12, pooling="mean")
+    assert model.classifier.in_features == 12 and model.vit.pooler.dense.in_features == 32
     pooled = model.vit(pixels(32)).pooler_output
     assert_close(model(pixels(32)).logits, model.classifier(pooled), 0.0)
+
+
+def test_an_encoder_of_mae_opens(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    config = transformers.ViTMAEConfig(**sizes, **decoder, image_size=32, patch_size=8, mask_ratio=0.0)
+    stock = shaken(transformers.ViTMAEForPreTraining(config))
+    stock.save_pretrained(tmp_path)
+    ours, info = hf_swin.HfViTModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    in_order = torch.arange(16.0).expand(2, -1)
+    with torch.no_grad():
+        theirs = stock.vit(pixels(32), noise=in_order).last_hidden_state
+        assert_close(ours(pixels(32)).last_hidden_state, theirs)
+
+
+def test_a_dinov2_body_answers_with_the_class_token_and_its_classifier_reads_the_patches_too(tmp_path):
+    """Whichever class was saved: the published repositories hold Dinov2Model."""
+    config = transformers.Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28)
+    stock = shaken(transformers.Dinov2Model(config))
+    stock.save_pretrained(tmp_path)
+    ours = hf_swin.HfViTModel.from_pretrained(tmp_path)
+    assert_close(ours(pixels(28)).pooler_output, stock(pixels(28)).pooler_output)
+    assert hf_swin.HfViTForImageClassification.from_pretrained(tmp_path).classifier.in_features == 64
+
+
+def test_a_stock_table_without_the_cut_patch_opens_and_no_pixel_is_lost(tmp_path):
+    """A named difference (D19): stock ViT leaves out what does not fill a patch; ours pads it, also at that size."""
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=36, patch_size=8
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    ours = hf_swin.HfViTForImageClassification.from_pretrained(tmp_path)
+    assert list(ours.config.image_size) == [32, 32] and ours.vit(pixels(36)).last_hidden_state.shape[1] == 26
+    assert hf_swin.HfViTConfig(image_size=36, patch_size=8).grid == (5, 5)
+
+
+@pytest.mark.parametrize("name, numbers", [("BertConfig", {}), ("Swinv2Config", {}), ("SwinConfig", {})])
+def test_a_model_that_a_class_cannot_hold_is_refused_by_name(name, numbers):
+    stock = getattr(transformers, name)(**numbers)
+    with pytest.raises(
+        ValueError, match=f"HfViTConfig does not open a '{stock.model_type}' model; it opens hf_vit, vit"
+    ):
+        hf_swin.HfViTConfig.from_dict(stock.to_dict())
+    with pytest.raises(ValueError, match="reshape_hidden_states=False is not supported"):
+        hf_swin.HfViTConfig.from_dict(transformers.Dinov2Config(reshape_hidden_states=False).to_dict())
+
+
+def test_a_backbone_drops_what_it_does_not_build_and_nothing_else(tmp_path):
+    model_of("hf_swin").save_pretrained(tmp_path)
+    narrow = config_of("hf_swin", depths=[1, 2], out_features=["stage1", "stage2"])
+    _, info = hf_swin.HfSwinBackbone.from_pretrained(tmp_path, config=narrow, output_loading_info=True)
+    assert info["unexpected_keys"] and all("stages.0.blocks.1" in key for key in info["unexpected_keys"])
+    _, info = hf_swin.HfSwinBackbone.from_pretrained(tmp_path, out_features=["stage1"], output_loading_info=True)
+    assert not info["unexpected_keys"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AttentionInterface, Trainer, TrainingArguments, ViTImageProcessor, pipeline
 
 from hf_swin.modeling_attention import eager_attention_forward
@@ -175,3 +176,54 @@ print(type(model).__module__)
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     ran = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0 and "transformers_modules" in ran.stdout, ran.stderr[-2000:]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_by_number(family):
+    model = model_of(family, "Model")
+    every = model(pixels(64), output_hidden_states=True)
+    last = len(every.hidden_states) - 1
+    for asked, given in [(1, {1}), ([0, -1], {0, last}), (-1, {last})]:
+        some = model(pixels(64), output_hidden_states=asked)
+        for name in ("hidden_states", "reshaped_hidden_states"):
+            if getattr(every, name, None) is None:
+                continue
+            for index, (one, state) in enumerate(zip(getattr(some, name), getattr(every, name), strict=True)):
+                assert (one is None) == (index not in given)
+                assert one is None or torch.equal(one, state)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_on_fake_tensors_leaves_nothing_behind(family):
+    """Planners run models on tensors without memory; what they made must not be remembered."""
+    model = model_of(family, position_embedding_type="sinusoidal_2d") if family == "hf_vit" else model_of(family)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = {name: mode.from_tensor(value) for name, value in model.named_parameters()}
+        torch.func.functional_call(model, fake, (torch.randn(1, 3, 92, 76),))
+    assert type(model(torch.randn(1, 3, 92, 76)).logits) is torch.Tensor  # a size that no other test has
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_empty_batch_has_an_empty_answer(family):
+    assert model_of(family)(pixels(40)[:0], output_attentions=True).logits.shape == (0, 5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_config_that_asks_for_everything_in_tuples(family, head):
+    numbers = {"output_hidden_states": True, "output_attentions": True, "return_dict": False}
+    outputs = model_of(family, head, **numbers)(pixels(64))
+    assert isinstance(outputs, tuple) and len(outputs) >= 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masks_and_images_of_the_wrong_shape_are_named(family):
+    model = model_of(family, "ForMaskedImageModeling")
+    with pytest.raises(ValueError, match=r"bool_masked_pos \(2, 7\) does not fit 2 images"):
+        model(pixels(64), bool_masked_pos=torch.ones(2, 7, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"pixel_values are \(batch, channels, height, width\), got \(3, 64, 64\)"):
+        model(pixels(64)[0])
+    side = 8 if family == "hf_vit" else 16
+    as_grid = model(pixels(64), bool_masked_pos=torch.ones(2, side, side, dtype=torch.bool))
+    as_row = model(pixels(64), bool_masked_pos=torch.ones(2, side * side, dtype=torch.bool))
+    assert torch.equal(as_grid.loss, as_row.loss)

@@ -14,9 +14,9 @@ demo: $(VENV)/train.ready
 test: style
 	$(BIN)/pytest -n 2 -m "not slow"
 
-# What takes longer; CI runs it after `make test`.
+# What takes longer; CI runs it after `make test`. One at a time, because training uses both cores.
 slow: $(VENV)/dev.ready
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -m slow
 
 # Lines marked `trf-ignore: TRF057` do without transformers' auto_docstring, which takes a model's name from its folder
 # under transformers/models and calls ours None.

@@ -15,6 +15,7 @@
 """The Swin Transformer, told once: Swin Transformer: Hierarchical Vision Transformer using Shifted Windows (2021)."""
 
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutput
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import ModelOutput, can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -137,7 +139,10 @@ class HfSwinModel(HfSwinPreTrainedModel):  # trf-ignore: TRF057
 
     @can_return_tuple
     def forward(  # trf-ignore: TRF057
-        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> HfSwinModelOutput:
         x_BHWC = self.embeddings(pixel_values, bool_masked_pos)
         outputs = self.encode(x_BHWC, return_dict=True, **kwargs)
@@ -165,7 +170,7 @@ class HfSwinForImageClassification(HfSwinPreTrainedModel):  # trf-ignore: TRF057
 
     @can_return_tuple
     def forward(  # trf-ignore: TRF057
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> HfSwinImageClassifierOutput:
         outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
         logits = self.classifier(outputs.pooler_output)
@@ -191,7 +196,10 @@ class HfSwinForMaskedImageModeling(HfSwinPreTrainedModel):  # trf-ignore: TRF057
 
     @can_return_tuple
     def forward(  # trf-ignore: TRF057
-        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> HfSwinMaskedImageModelingOutput:
         outputs = self.base_model(pixel_values, bool_masked_pos, return_dict=True, **kwargs)
         size = pixel_values.shape[-2:]
@@ -233,7 +241,9 @@ class HfSwinBackbone(BackboneMixin, HfSwinPreTrainedModel):  # trf-ignore: TRF05
 
     @can_return_tuple
     @filter_output_hidden_states
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> BackboneOutput:  # trf-ignore: TRF057
+    def forward(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> BackboneOutput:  # trf-ignore: TRF057
         x_BHWC = self.embeddings(pixel_values)
         outputs = self.encode(x_BHWC, return_dict=True, **kwargs)
         maps = outputs.hidden_states or (x_BHWC,)

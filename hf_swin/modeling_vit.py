@@ -14,6 +14,8 @@
 # Shapes: B batch, T tokens of an image, C channels.
 """The Vision Transformer, told once: An Image is Worth 16x16 Words (2021), and its descendants to DINOv2."""
 
+from typing import Unpack
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -25,6 +27,7 @@ from transformers.modeling_outputs import (
     MaskedImageModelingOutput,
 )
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
@@ -86,7 +89,10 @@ class HfViTModel(HfViTPreTrainedModel):  # trf-ignore: TRF057
 
     @capture_outputs(tie_last_hidden_states=False)
     def forward(  # trf-ignore: TRF057
-        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         x_BTC = self.embeddings(pixel_values, bool_masked_pos)
         for layer in self.layers:
@@ -115,7 +121,7 @@ class HfViTForImageClassification(HfViTPreTrainedModel):  # trf-ignore: TRF057
 
     @can_return_tuple
     def forward(  # trf-ignore: TRF057
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> ImageClassifierOutput:
         outputs = self.vit(pixel_values, return_dict=True, **kwargs)
         features_BC = outputs.pooler_output
@@ -141,7 +147,10 @@ class HfViTForMaskedImageModeling(HfViTPreTrainedModel):  # trf-ignore: TRF057
 
     @can_return_tuple
     def forward(  # trf-ignore: TRF057
-        self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedImageModelingOutput:
         outputs = self.vit(pixel_values, bool_masked_pos, return_dict=True, **kwargs)
         patches_BTC = outputs.last_hidden_state[:, self.config.num_prefix_tokens :]
@@ -186,7 +195,9 @@ class HfViTBackbone(BackboneMixin, HfViTPreTrainedModel):  # trf-ignore: TRF057
 
     @can_return_tuple
     @filter_output_hidden_states
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> BackboneOutput:  # trf-ignore: TRF057
+    def forward(
+        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> BackboneOutput:  # trf-ignore: TRF057
         x_BTC = self.embeddings(pixel_values)
         outputs = self.encode(x_BTC, return_dict=True, **kwargs)
         grid = self.config.grid_of(pixel_values.shape[-2:])

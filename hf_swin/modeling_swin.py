@@ -241,9 +241,9 @@ class HfSwinBackbone(BackboneMixin, HfSwinPreTrainedModel):  # trf-ignore: TRF05
 
     @can_return_tuple
     @filter_output_hidden_states
-    def forward(
+    def forward(  # trf-ignore: TRF057
         self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> BackboneOutput:  # trf-ignore: TRF057
+    ) -> BackboneOutput:
         x_BHWC = self.embeddings(pixel_values)
         outputs = self.encode(x_BHWC, return_dict=True, **kwargs)
         maps = outputs.hidden_states or (x_BHWC,)

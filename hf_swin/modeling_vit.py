@@ -195,9 +195,9 @@ class HfViTBackbone(BackboneMixin, HfViTPreTrainedModel):  # trf-ignore: TRF057
 
     @can_return_tuple
     @filter_output_hidden_states
-    def forward(
+    def forward(  # trf-ignore: TRF057
         self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> BackboneOutput:  # trf-ignore: TRF057
+    ) -> BackboneOutput:
         x_BTC = self.embeddings(pixel_values)
         outputs = self.encode(x_BTC, return_dict=True, **kwargs)
         grid = self.config.grid_of(pixel_values.shape[-2:])

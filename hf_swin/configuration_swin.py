@@ -25,6 +25,7 @@ from .configuration_vit import (
     StockConfigMixin,
     check_rates,
     check_small,
+    cover,
     linear_schedule,
     look_up,
     pair,
@@ -164,18 +165,13 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches of an image of `image_size`, the last ones possibly cut: (height, width)."""
-        sizes = zip(pair(self.image_size), pair(self.patch_size), strict=True)
-        return tuple(-(-size // patch) for size, patch in sizes)
+        """Patches of an image of `image_size`: (height, width)."""
+        return cover(pair(self.image_size), pair(self.patch_size))
 
     @property
     def total_stride(self) -> tuple[int, int]:
         """Pixels of the image under one token of the last stage: (height, width)."""
         return tuple(patch * 2 ** (self.num_layers - 1) for patch in pair(self.patch_size))
-
-    def final_grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Returns the grid of the last stage for an image of any size: (height, width)."""
-        return tuple(-(-size // stride) for size, stride in zip(image_size, self.total_stride, strict=True))
 
     @property
     def partition_rule(self) -> str:

@@ -26,6 +26,11 @@ def pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
+def cover(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """Returns how many patches cover an image, the last ones possibly cut: (height, width)."""
+    return tuple(-(-side // step) for side, step in zip(size, patch, strict=True))
+
+
 def linear_schedule(rate: float, count: int) -> list[float]:
     """Returns the DropPath rate of each of `count` blocks, from 0 to `rate`: Stochastic Depth (2016), section 3."""
     return [rate * index / max(count - 1, 1) for index in range(count)]
@@ -221,11 +226,7 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
     @property
     def grid(self) -> tuple[int, int]:
         """Patches of an image of `image_size`: (height, width)."""
-        return self.grid_of(pair(self.image_size))
-
-    def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Returns the patches of an image of any size, the last ones possibly cut: (height, width)."""
-        return tuple(-(-size // patch) for size, patch in zip(image_size, pair(self.patch_size), strict=True))
+        return cover(pair(self.image_size), pair(self.patch_size))
 
     @property
     def num_positioned_tokens(self) -> int:

@@ -19,6 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
+from .configuration_vit import cover
+
 
 def pool_tokens(x_BTC: torch.Tensor, kind: str, num_prefix_tokens: int) -> torch.Tensor:
     """Returns one vector of ViT's tokens: the class token, the mean of the patches, or both side by side."""
@@ -74,8 +76,7 @@ def masked_image_loss(
     `bool_masked_pos` is (B, H·W) or (B, H, W) over the patches of the image, the last ones possibly cut.
     """
     _, channels, height, width = pixel_values.shape
-    grid = (-(-height // patch_size[0]), -(-width // patch_size[1]))
-    mask = bool_masked_pos.reshape(-1, *grid)
+    mask = bool_masked_pos.reshape(-1, *cover((height, width), patch_size))
     mask = mask.repeat_interleave(patch_size[0], 1).repeat_interleave(patch_size[1], 2)[:, None, :height, :width]
     error = F.l1_loss(reconstruction.float(), pixel_values.float(), reduction="none")  # a sum that half cannot hold
     return (error * mask).sum() / (mask.sum() + 1e-5) / channels

@@ -28,7 +28,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_swin import HfSwinConfig
-from .configuration_vit import pair
+from .configuration_vit import cover, pair
 from .modeling_attention import WindowAttention
 from .modeling_embeddings import SwinEmbeddings
 from .modeling_heads import FeatureNorms, MaskedImageDecoder, classifier, masked_image_loss
@@ -203,7 +203,8 @@ class HfSwinForMaskedImageModeling(HfSwinPreTrainedModel):  # trf-ignore: TRF057
     ) -> HfSwinMaskedImageModelingOutput:
         outputs = self.base_model(pixel_values, bool_masked_pos, return_dict=True, **kwargs)
         size = pixel_values.shape[-2:]
-        reconstruction = self.decoder(outputs.last_hidden_state.unflatten(1, self.config.final_grid_of(size)), size)
+        x_BHWC = outputs.last_hidden_state.unflatten(1, cover(size, self.config.total_stride))
+        reconstruction = self.decoder(x_BHWC, size)
         loss = None
         if bool_masked_pos is not None:
             loss = masked_image_loss(pixel_values, reconstruction, bool_masked_pos, pair(self.config.patch_size))

@@ -31,7 +31,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_vit import HfViTConfig, pair
+from .configuration_vit import HfViTConfig, cover, pair
 from .modeling_attention import SelfAttention
 from .modeling_blocks import LayerScale, PreNormBlock
 from .modeling_embeddings import ViTEmbeddings
@@ -154,7 +154,7 @@ class HfViTForMaskedImageModeling(HfViTPreTrainedModel):  # trf-ignore: TRF057
     ) -> MaskedImageModelingOutput:
         outputs = self.vit(pixel_values, bool_masked_pos, return_dict=True, **kwargs)
         patches_BTC = outputs.last_hidden_state[:, self.config.num_prefix_tokens :]
-        grid = self.config.grid_of(pixel_values.shape[-2:])
+        grid = cover(pixel_values.shape[-2:], pair(self.config.patch_size))
         reconstruction = self.decoder(patches_BTC.unflatten(1, grid), pixel_values.shape[-2:])
         loss = None
         if bool_masked_pos is not None:
@@ -200,7 +200,7 @@ class HfViTBackbone(BackboneMixin, HfViTPreTrainedModel):  # trf-ignore: TRF057
     ) -> BackboneOutput:
         x_BTC = self.embeddings(pixel_values)
         outputs = self.encode(x_BTC, return_dict=True, **kwargs)
-        grid = self.config.grid_of(pixel_values.shape[-2:])
+        grid = cover(pixel_values.shape[-2:], pair(self.config.patch_size))
         states = outputs.hidden_states or (x_BTC,)
         feature_maps = tuple(
             self.layernorm(state)[:, self.config.num_prefix_tokens :]

@@ -40,7 +40,10 @@ def test_public_names_are_those_of_the_five_classes_of_three_families():
 
 
 def test_registering_twice_is_harmless():
+    from transformers import AutoModel
+
     from hf_swin.registration import register
 
+    before = dict(AutoModel._model_mapping._model_mapping)
     register()
-    register()
+    assert dict(AutoModel._model_mapping._model_mapping) == before and before["hf_swin"] == "HfSwinModel"

@@ -52,9 +52,9 @@ CLASSES = {
     "vit": (hf_swin.HfViTConfig, hf_swin.HfViTForImageClassification),
 }
 FAMILY_OF = {
-    **dict.fromkeys(("hf_swin", "swin"), "swin"),
-    **dict.fromkeys(("hf_swin_v2", "swinv2"), "swin_v2"),
-    **dict.fromkeys(("hf_vit", "vit", "deit", "dinov2", "dinov2_with_registers"), "vit"),
+    model_type: family
+    for family, (config_class, _) in CLASSES.items()
+    for model_type in (config_class.model_type, *config_class.stock_defaults)
 }
 # Images on the sheet of predictions: a fixed random choice, then the most confident mistakes.
 SHOWN_IMAGES, SHOWN_MISTAKES = 24, 8

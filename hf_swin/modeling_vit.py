@@ -125,7 +125,8 @@ class HfViTForImageClassification(HfViTPreTrainedModel):  # trf-ignore: TRF057
     ) -> ImageClassifierOutput:
         outputs = self.vit(pixel_values, return_dict=True, **kwargs)
         features_BC = outputs.pooler_output
-        if self.vit.pooler is None:
+        # CODEPATH: the linear heads of DINOv2 read the patches beside the class token, its model answers without them.
+        if self.config.pooling == "class_and_mean":
             features_BC = pool_tokens(outputs.last_hidden_state, self.config.pooling, self.config.num_prefix_tokens)
         logits = self.classifier(features_BC)
         if self.distillation_classifier is not None:

@@ -93,7 +93,7 @@ def _errors_in_one_sentence() -> Iterator[None]:
     import datasets
     import transformers
 
-    from .data import UserError
+    from .errors import UserError
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()

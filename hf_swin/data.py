@@ -27,14 +27,12 @@ from PIL import ImageOps
 from sklearn.model_selection import train_test_split
 from torchvision.transforms import v2
 
+from .errors import UserError
+
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
 SCRATCH_SIZES = (28, 32, 48, 64, 96, 112)
 DIGITS_SIZE = 32
-
-
-class UserError(ValueError):
-    """A mistake the user can mend: its message is one sentence that names the value and the remedy."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 import hf_swin
 
-from .data import AUGMENTATIONS, ImageData, UserError, check_patch, load_images, preprocessing, to_rgb
+from .data import AUGMENTATIONS, ImageData, check_patch, load_images, preprocessing, to_rgb
+from .errors import UserError
 from .metrics import Accuracy, MacroF1
 from .publish import model_card
 from .recipe import Recipe, parameter_groups, recipe_for

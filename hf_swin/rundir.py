@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .data import UserError
+from .errors import UserError
 
 
 # Errors of the disk, by number, and as the libraries below word them when they drop the number.

@@ -22,7 +22,8 @@ from sklearn.datasets import load_digits
 from transformers import ViTImageProcessor
 from transformers.image_utils import load_image
 
-from hf_swin.data import AUGMENTATIONS, UserError, check_patch, load_images, preprocessing, to_rgb
+from hf_swin.data import AUGMENTATIONS, check_patch, load_images, preprocessing, to_rgb
+from hf_swin.errors import UserError
 
 
 MODES = {"grey": "L", "rgb": "RGB", "rgba": "RGBA", "palette": "P"}

@@ -1,0 +1,83 @@
+# Copyright 2026 The hf_swin authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The image processor that goes with converted weights: its source's own, or that of the catalogue."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN
+
+from hf_swin.configuration_vit import pair
+from hf_swin.rundir import write_text
+
+from . import checkpoints
+from .checkpoints import Preprocessing
+from .reading import Reading
+
+
+FILE = "preprocessor_config.json"
+
+
+def write_processor(reading: Reading, folder: Path) -> list[str]:
+    """Writes the image processor of a source; returns what is left to the user, in sentences."""
+    own = reading.weights.path / FILE
+    if own.is_file():
+        shutil.copyfile(own, folder / FILE)
+        return []
+    recipe, note = preprocessing_of(reading)
+    if recipe is None:
+        return ["nothing tells how its images are prepared: no image processor was written"]
+    checkpoints.image_processor(recipe).save_pretrained(folder)
+    return note
+
+
+def preprocessing_of(reading: Reading) -> tuple[Preprocessing | None, list[str]]:
+    """Returns how images are prepared, and a note where that is taken from published models of the same numbers."""
+    if reading.checkpoint:
+        return reading.checkpoint.preprocessing, []
+    written = (reading.weights.config or {}).get("pretrained_cfg")
+    if written:
+        return _timm(written), []
+    config = reading.config
+    width = getattr(config, "embed_dim", None) or config.hidden_size
+    depth = getattr(config, "depths", None) or config.num_hidden_layers
+    labels = config.num_labels if config.architectures[0].endswith("ForImageClassification") else 0
+    alike = checkpoints.like(reading.format, width, depth, pair(config.patch_size)[0], labels)
+    alike = [known for known in alike if known.numbers["image_size"] == config.image_size]
+    recipes = {known.preprocessing for known in alike}
+    if len(recipes) != 1:
+        return None, []
+    return recipes.pop(), [f"images are prepared as for {alike[0].name}, which has the same numbers: see that it is so"]
+
+
+def _timm(written: dict[str, Any]) -> Preprocessing:
+    """timm's own record of a model: it resizes to the input divided by the share that it crops."""
+    side, share = written["input_size"][-1], written.get("crop_pct") or 0.875
+    mean = "imagenet" if list(written.get("mean", [])) == list(IMAGENET_DEFAULT_MEAN) else "half"
+    return Preprocessing(mean, math.floor(side / share), side, written.get("interpolation", "bicubic"))
+
+
+def copy_processor(folder: Path, out: Path, before: Any, after: Any) -> None:
+    """Copies an image processor and scales its sizes to another image size."""
+    if not (folder / FILE).is_file():
+        return
+    written = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    ratio = pair(after)[0] / pair(before)[0]
+    for name in ("size", "crop_size"):
+        if isinstance(written.get(name), dict):
+            written[name] = {side: side_in and round(side_in * ratio) for side, side_in in written[name].items()}
+    write_text(out / FILE, json.dumps(written, indent=2) + "\n")

@@ -14,13 +14,15 @@
 """The `hf-swin` command."""
 
 import enum
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .conversion.convert import convert
+from .conversion.publish import publish
+from .conversion.verify import verify
+from .errors import errors_in_one_sentence
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -80,32 +82,19 @@ def finetune(
         "skip_bad": skip_bad,
         "image_size": image_size,
     }
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence("the same command goes on from the last finished epoch."):
+        import datasets
+
         from .finetune import finetune as run
 
+        datasets.disable_progress_bars()
         given = {name: value for name, value in numbers.items() if value is not None}
         run(data, family.value, init, out, seed=seed, resume=resume, **options, **given)
 
 
-@contextmanager
-def _errors_in_one_sentence() -> Iterator[None]:
-    """Quiet the libraries, and turn what the user can mend into a sentence and exit code 2."""
-    import datasets
-    import transformers
-
-    from .errors import UserError
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    try:
-        yield
-    except UserError as error:
-        print(f"hf-swin: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt as error:
-        print("hf-swin: interrupted; the same command goes on from the last finished epoch.", file=sys.stderr)
-        raise typer.Exit(130) from error
+app.command()(convert)
+app.command()(verify)
+app.command()(publish)
 
 
 if __name__ == "__main__":

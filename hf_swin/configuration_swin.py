@@ -20,16 +20,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_vit import (
-    BlockSpec,
-    StockConfigMixin,
-    check_rates,
-    check_small,
-    cover,
-    linear_schedule,
-    look_up,
-    pair,
-)
+from .configuration_shared import StockConfigMixin, pair
+from .configuration_vit import BlockSpec, PositionResizing, check_rates, check_small, cover, linear_schedule, look_up
 
 
 @dataclass(frozen=True)
@@ -87,6 +79,8 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
     """
 
     model_type = "hf_swin"
+    modeling_file = "modeling_swin"
+    class_prefix = "HfSwin"
     attribute_map = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 
     image_size: int | list[int] | tuple[int, ...] = 224
@@ -106,8 +100,11 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
     drop_path_rate: float | int = 0.1
     initializer_range: float = 0.02
     use_absolute_embeddings: bool = False
-    # How a learned position table meets another grid.
-    position_resizing: Literal["bicubic", "bicubic_antialias"] = "bicubic"
+    # How an absolute position table meets another grid.
+    position_resizing: PositionResizing = "bicubic"
+    # How a bias table is made for another window: bicubic (Microsoft), geometric_cubic (SimMIM), geometric_linear
+    # (timm). The second version has no tables.
+    bias_resizing: Literal["bicubic", "geometric_cubic", "geometric_linear"] = "bicubic"
     # What happens to a window where the grid is not larger, see modeling_windows.window_layout:
     # "clamp" (timm), "square" (Microsoft, transformers v1), "pad" (torchvision), "fixed" (transformers v2).
     small_input: Literal["clamp", "square", "pad", "fixed"] = "clamp"
@@ -205,6 +202,11 @@ class HfSwinConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # 
             reference_window=self.reference_window_of_stage(stage, window),
         )
 
+    @property
+    def table_windows(self) -> list[tuple[int, int]]:
+        """The window of each stage's learned bias table: (height, width); the second version has none."""
+        return [spec.blocks[0].window for spec in self.stage_specs()]
+
     def window_of_stage(self, stage: int, home_grid: tuple[int, int]) -> tuple[int, int]:
         """Returns (height, width) of the window that the weights of a stage are made for."""
         return pair(self.window_size if isinstance(self.window_size, int) else self.window_size[stage])
@@ -248,11 +250,13 @@ class HfSwinV2Config(HfSwinConfig):  # trf-ignore: TRF057
     """
 
     model_type = "hf_swin_v2"
+    modeling_file = "modeling_swin_v2"
+    class_prefix = "HfSwinV2"
 
     image_size: int | list[int] | tuple[int, ...] = 256
     window_size: int | list | tuple = 8
-    # None: no other window than the one in use, in any stage.
-    pretrained_window_sizes: list[int] | tuple[int, ...] | None = None
+    # One int or pair for each stage, 0 for the window in use; None: 0 in every stage.
+    pretrained_window_sizes: list | tuple | None = None
     # Width of the small MLP that makes the position bias.
     bias_hidden_size: int = 512
 
@@ -267,6 +271,10 @@ class HfSwinV2Config(HfSwinConfig):  # trf-ignore: TRF057
     def preset(cls, name: str, **overrides) -> "HfSwinV2Config":
         """Returns a published size: tiny, small, base or large; raises ValueError for another name."""
         return cls(**{**look_up(SWIN_V2_PRESETS, name), **overrides})
+
+    @property
+    def table_windows(self) -> list[tuple[int, int]]:
+        return []
 
     def window_of_stage(self, stage: int, home_grid: tuple[int, int]) -> tuple[int, int]:
         window = super().window_of_stage(stage, home_grid)
@@ -283,3 +291,8 @@ class HfSwinV2Config(HfSwinConfig):  # trf-ignore: TRF057
                 f"pretrained_window_sizes {self.pretrained_window_sizes} has fewer entries than the "
                 f"{len(self.depths)} stages of depths"
             )
+
+
+# What makes a saved config bring its file along.
+HfSwinConfig.register_for_auto_class()
+HfSwinV2Config.register_for_auto_class()

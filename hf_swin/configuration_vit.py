@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Every number of a Vision Transformer, and how a stock `config.json` becomes one of ours."""
+"""Every number of a Vision Transformer and of its published variants."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,10 +20,13 @@ from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
+from .configuration_shared import StockConfigMixin, pair
 
-def pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
-    """Returns (height, width) of a size given as one int or as a pair."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+# How a learned table of positions meets another grid; modeling_resizing.POSITION_RULES says who does what.
+PositionResizing = Literal[
+    "bicubic", "bicubic_antialias", "bicubic_offset", "bicubic_align_corners", "bilinear_align_corners"
+]
 
 
 def cover(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
@@ -46,42 +49,6 @@ class BlockSpec:
     drop_path_rate: float
     layerscale_value: float | None = None
     gated_mlp: bool = False
-
-
-class StockConfigMixin:
-    """Opens the `config.json` of the stock classes of transformers as a config of this package."""
-
-    # stock model_type -> the numbers its own class takes where the file is silent or means something else
-    stock_defaults: dict[str, dict[str, Any]] = {}
-
-    @classmethod
-    def from_stock(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
-        """Returns the dictionary of this class that gives the numbers of a stock dictionary; its own passes unchanged.
-
-        Raises ValueError for a model that this class cannot hold.
-        """
-        stock_type = config_dict.get("model_type", cls.model_type)
-        if stock_type == cls.model_type:
-            return config_dict
-        if stock_type not in cls.stock_defaults:
-            known = ", ".join([cls.model_type, *cls.stock_defaults])
-            raise ValueError(f"{cls.__name__} does not open a {stock_type!r} model; it opens {known}")
-        ours = {**cls.stock_defaults[stock_type], **config_dict, "model_type": cls.model_type}
-        # Stock tables leave out the patch that the image does not fill.
-        patches = pair(ours.get("patch_size", cls.patch_size))
-        sizes = pair(ours.get("image_size", cls.image_size))
-        if any(size % patch for size, patch in zip(sizes, patches, strict=True)):
-            ours["image_size"] = [size // patch * patch for size, patch in zip(sizes, patches, strict=True)]
-        return ours
-
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        return cls.from_stock(config_dict), kwargs
-
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        return super().from_dict(cls.from_stock(config_dict), **kwargs)
 
 
 # Published sizes: An Image is Worth 16x16 Words (2021), table 1; Ti and S: DeiT (2021), table 1.
@@ -121,6 +88,8 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
     """
 
     model_type = "hf_vit"
+    modeling_file = "modeling_vit"
+    class_prefix = "HfViT"
 
     image_size: int | list[int] | tuple[int, ...] = 224
     patch_size: int | list[int] | tuple[int, ...] = 16
@@ -142,14 +111,17 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
     use_distillation_token: bool = False
     num_register_tokens: int = 0
     position_embedding_type: Literal["learned", "sinusoidal_1d", "sinusoidal_2d", "none"] = "learned"
-    # How a learned table meets another grid; DINOv2 with registers was trained with antialiasing.
-    position_resizing: Literal["bicubic", "bicubic_antialias"] = "bicubic"
+    # transformers, DeiT, MAE: bicubic; timm, DINOv2 with registers: bicubic_antialias; the original code of DINO and
+    # DINOv2: bicubic_offset; torchvision: bicubic_align_corners; Google: bilinear_align_corners.
+    position_resizing: PositionResizing = "bicubic"
     # DeiT-III, DINOv2: a learned scale on each branch, started at this value; None for none.
     layerscale_value: float | None = None
     # DINOv2 giant: SiLU-gated MLP of intermediate_size.
     use_swiglu_ffn: bool = False
     # What the classifier reads: the class token, the mean of the patches, or both (the linear head of DINOv2).
     pooling: Literal["class", "mean", "class_and_mean"] = "class"
+    # The last norm acts on the pooled vector, not on the tokens (timm's fc_norm; MAE fine-tuned).
+    norm_after_pooling: bool = False
     # A dense layer and an activation after pooling. "model": HfViTModel has it and classifiers do without, as stock
     # ViTModel files; "always": classifiers read it too, as the `pre_logits` of Google's imagenet21k heads.
     pooler: Literal["none", "model", "always"] = "none"
@@ -280,6 +252,8 @@ class HfViTConfig(StockConfigMixin, BackboneConfigMixin, PreTrainedConfig):  # t
             raise ValueError(
                 f"pooling={self.pooling!r} needs the class token; set use_class_token=True or pooling='mean'"
             )
+        if self.norm_after_pooling and self.pooling == "class_and_mean":
+            raise ValueError("norm_after_pooling=True needs one pooled vector, pooling='class_and_mean' makes two")
         if self.pooler == "always" and self.pooling == "class_and_mean":
             raise ValueError("pooler='always' reads one vector, pooling='class_and_mean' makes two; choose one of them")
         if self.use_distillation_head and not self.use_distillation_token:
@@ -309,3 +283,7 @@ def check_small(image_size: int) -> None:
             f"for_image_size is made for 28 to 112 pixels, got {image_size}; use preset() for larger images "
             "and enlarge smaller ones"
         )
+
+
+# What makes a saved config bring its file along.
+HfViTConfig.register_for_auto_class()

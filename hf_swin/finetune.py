@@ -38,10 +38,10 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 import hf_swin
 
+from .card import model_card
 from .data import AUGMENTATIONS, ImageData, check_patch, load_images, preprocessing, to_rgb
 from .errors import UserError
 from .metrics import Accuracy, MacroF1
-from .publish import model_card
 from .recipe import Recipe, parameter_groups, recipe_for
 from .report import EpochTable, Prediction, announce, confusion_matrix, prediction_sheet, summary, training_curve
 from .rundir import complete_checkpoints, disk_errors, finish_move, saved_whole, write_text
@@ -242,9 +242,6 @@ def _save(out: Path, trainer: Trainer, images: ImageData, results: Any, facts: d
     with saved_whole(out) as folder:
         trainer.model.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
-        model_card(out.name, trainer.model.config, trainer.processing_class, trainer.recipe, facts).save(
-            folder / "README.md"
-        )
         write_text(folder / "metrics.json", json.dumps({**facts, "recipe": asdict(trainer.recipe)}, indent=2) + "\n")
         shown = _load_back(folder, images, chosen, probabilities[chosen])
         training_curve(trainer.state.log_history, folder / "training_curve.png")
@@ -252,6 +249,7 @@ def _save(out: Path, trainer: Trainer, images: ImageData, results: Any, facts: d
         wrong = sum(a != b for a, b in zip(predicted, truth, strict=True))
         title = f"{len(shown)} of {len(truth)} unseen images; {wrong} of all are wrong and come last"
         prediction_sheet(shown, folder / "predictions.png", title)
+        model_card(folder, out.name).save(folder / "README.md")
     shutil.rmtree(out / "checkpoints")
     return shown
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_vit import pair
+from .modeling_resizing import resize_positions
 from .modeling_windows import cached
 
 
@@ -64,17 +65,6 @@ def replace_masked(
         )
     masked = bool_masked_pos.reshape(x_BHWC.shape[:3]).to(device=x_BHWC.device, dtype=torch.bool)
     return torch.where(masked[..., None], mask_token.to(x_BHWC.dtype), x_BHWC)
-
-
-def resize_positions(
-    table_1NC: torch.Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], rule: str
-) -> torch.Tensor:
-    """Returns a table of positions (1, N, C) for another grid, interpolated in float32 by the publisher's rule."""
-    if tuple(old_grid) == tuple(new_grid):
-        return table_1NC
-    image = table_1NC.float().unflatten(1, old_grid).permute(0, 3, 1, 2)
-    image = F.interpolate(image, size=new_grid, mode="bicubic", antialias=rule == "bicubic_antialias")
-    return image.permute(0, 2, 3, 1).flatten(1, 2).to(table_1NC.dtype)
 
 
 @cached

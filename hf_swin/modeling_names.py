@@ -76,6 +76,13 @@ def register_names(model_type: str, names: list[tuple[str, str]], aliases: list[
     register_checkpoint_conversion_mapping(model_type, renamings, overwrite=True)
 
 
+def name_in_memory(key: str, model_type: str) -> str:
+    """Returns what the parameter of a published name is called in memory; a name in memory stays as it is."""
+    for renaming in get_checkpoint_conversion_mapping(model_type):
+        key, _ = renaming.rename_source_key(key)
+    return key
+
+
 class PublishedNamesMixin:
     """Lets `load_state_dict` take published names as well as those in memory.
 
@@ -84,10 +91,5 @@ class PublishedNamesMixin:
     """
 
     def load_state_dict(self, state_dict, strict=True, assign=False):
-        renamed = {}
-        renamings = get_checkpoint_conversion_mapping(self.config.model_type)
-        for key, tensor in state_dict.items():
-            for renaming in renamings:
-                key, _ = renaming.rename_source_key(key)
-            renamed[key] = tensor
+        renamed = {name_in_memory(key, self.config.model_type): tensor for key, tensor in state_dict.items()}
         return super().load_state_dict(renamed, strict=strict, assign=assign)

@@ -32,6 +32,7 @@ from .configuration_vit import cover, pair
 from .modeling_attention import WindowAttention
 from .modeling_embeddings import SwinEmbeddings
 from .modeling_heads import FeatureNorms, MaskedImageDecoder, classifier, masked_image_loss
+from .modeling_loading import ResizingMixin
 from .modeling_names import SWIN, PublishedNamesMixin, register_names
 from .modeling_stages import SwinStage
 
@@ -86,7 +87,7 @@ def as_image(x_BHWC: torch.Tensor | None) -> torch.Tensor | None:
     return None if x_BHWC is None else x_BHWC.permute(0, 3, 1, 2)
 
 
-class HfSwinPreTrainedModel(PublishedNamesMixin, PreTrainedModel):  # trf-ignore: TRF057
+class HfSwinPreTrainedModel(ResizingMixin, PublishedNamesMixin, PreTrainedModel):  # trf-ignore: TRF057
     """What every Swin class tells transformers."""
 
     config: HfSwinConfig
@@ -256,3 +257,10 @@ class HfSwinBackbone(BackboneMixin, HfSwinPreTrainedModel):  # trf-ignore: TRF05
         return BackboneOutput(
             feature_maps=feature_maps, hidden_states=tuple(map(as_image, maps)), attentions=outputs.attentions
         )
+
+
+# What makes `save_pretrained` and `push_to_hub` copy these files beside the weights.
+HfSwinModel.register_for_auto_class("AutoModel")
+HfSwinForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+HfSwinForMaskedImageModeling.register_for_auto_class("AutoModelForMaskedImageModeling")
+HfSwinBackbone.register_for_auto_class("AutoBackbone")

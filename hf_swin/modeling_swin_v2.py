@@ -73,3 +73,10 @@ class HfSwinV2ForMaskedImageModeling(HfSwinV2PreTrainedModel, HfSwinForMaskedIma
 
 class HfSwinV2Backbone(HfSwinV2PreTrainedModel, HfSwinBackbone):  # trf-ignore: TRF057
     """Feature maps (B, C, H, W) of the stages named in `out_features`, before merging; later stages are not built."""
+
+
+# What makes `save_pretrained` and `push_to_hub` copy these files beside the weights.
+HfSwinV2Model.register_for_auto_class("AutoModel")
+HfSwinV2ForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+HfSwinV2ForMaskedImageModeling.register_for_auto_class("AutoModelForMaskedImageModeling")
+HfSwinV2Backbone.register_for_auto_class("AutoBackbone")

@@ -36,13 +36,14 @@ from .modeling_attention import SelfAttention
 from .modeling_blocks import LayerScale, PreNormBlock
 from .modeling_embeddings import ViTEmbeddings
 from .modeling_heads import MaskedImageDecoder, Pooler, classifier, masked_image_loss, pool_tokens
+from .modeling_loading import ResizingMixin
 from .modeling_names import VIT, VIT_ALIASES, PublishedNamesMixin, register_names
 
 
 register_names(HfViTConfig.model_type, VIT, VIT_ALIASES)
 
 
-class HfViTPreTrainedModel(PublishedNamesMixin, PreTrainedModel):  # trf-ignore: TRF057
+class HfViTPreTrainedModel(ResizingMixin, PublishedNamesMixin, PreTrainedModel):  # trf-ignore: TRF057
     """What every ViT class tells transformers."""
 
     config: HfViTConfig
@@ -97,8 +98,11 @@ class HfViTModel(HfViTPreTrainedModel):  # trf-ignore: TRF057
         x_BTC = self.embeddings(pixel_values, bool_masked_pos)
         for layer in self.layers:
             x_BTC = layer(x_BTC, **kwargs)
-        x_BTC = self.layernorm(x_BTC)
+        # CODEPATH: MAE fine-tuned and timm's models with fc_norm take the mean first and the norm after it.
+        norm_last = self.config.norm_after_pooling
+        x_BTC = x_BTC if norm_last else self.layernorm(x_BTC)
         pooled_BC = pool_tokens(x_BTC, self.config.model_pooling, self.config.num_prefix_tokens)
+        pooled_BC = self.layernorm(pooled_BC) if norm_last else pooled_BC
         if self.pooler is not None:
             pooled_BC = self.pooler(pooled_BC)
         return BaseModelOutputWithPooling(last_hidden_state=x_BTC, pooler_output=pooled_BC)
@@ -212,3 +216,10 @@ class HfViTBackbone(BackboneMixin, HfViTPreTrainedModel):  # trf-ignore: TRF057
             if name in self.out_features
         )
         return BackboneOutput(feature_maps=feature_maps, hidden_states=states, attentions=outputs.attentions)
+
+
+# What makes `save_pretrained` and `push_to_hub` copy these files beside the weights.
+HfViTModel.register_for_auto_class("AutoModel")
+HfViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+HfViTForMaskedImageModeling.register_for_auto_class("AutoModelForMaskedImageModeling")
+HfViTBackbone.register_for_auto_class("AutoBackbone")

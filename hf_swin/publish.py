@@ -11,120 +11,129 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The model card of a fine-tuned model."""
+"""Publishing: from a folder that holds a model to one that others can open, and from there to the Hub."""
 
-from dataclasses import asdict
-from typing import Any
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import constants
+from transformers import AutoImageProcessor
 
-from .recipe import Recipe
-
-
-TEXT = """\
----
-{header}
----
-
-# {name}
-
-{sentence}
-
-| on {unseen} unseen images | |
-| --- | --- |
-| accuracy | {accuracy:.2%} |
-| macro-F1 | {macro_f1:.4f} |
-| loss (cross-entropy, label smoothing {label_smoothing}) | {loss:.4f} |
-
-![Loss and accuracy per epoch](training_curve.png)
-
-![Confusion matrix](confusion_matrix.png)
-
-![Predictions on unseen images](predictions.png)
-
-## How to use it
-
-```python
-import hf_swin  # registers the model type with the Auto classes
-from transformers import pipeline
-
-classify = pipeline("image-classification", model="{name}")
-classify("picture.png")
-```
-
-```python
 import hf_swin
-from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-processor = AutoImageProcessor.from_pretrained("{name}")
-model = AutoModelForImageClassification.from_pretrained("{name}")
-logits = model(**processor(image, return_tensors="pt")).logits
-```
-
-`{name}` stands for this folder, or for the repository it was uploaded to.
-
-## Data
-
-{images} training images and {unseen} test images in {classes} classes: {labels}. Images are turned to RGB, resized to
-{height} x {width} pixels and normalised as `preprocessor_config.json` says; training and evaluation share these steps.
-
-## Recipe
-
-AdamW, linear warm-up, cosine decay; no weight decay on biases, norms, tokens and position tables. Seed {seed},
-{seconds} s.
-
-{recipe}
-"""
+from .card import PICTURES, TYPES, model_card, role_of
+from .errors import UserError
+from .evidence import check_evidence, open_model, read_config, write_evidence
+from .hub import check_name, push, stale
+from .registration import FAMILIES
+from .rundir import disk_errors, finish_move, saved_whole
 
 
-def model_card(name: str, config: Any, processor: Any, recipe: Recipe, metrics: dict[str, Any]) -> ModelCard:
-    """Build the card of a fine-tuned model from what `metrics.json` holds; `name` is the folder or repository."""
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=metrics["data"],
-            dataset_name=metrics["data"],
-            dataset_split="test",
-            metric_type=key,
-            metric_name=label,
-            metric_value=metrics[metric],
-        )
-        for key, label, metric in (("accuracy", "Accuracy", "accuracy"), ("f1", "Macro F1", "macro_f1"))
+# Facts that a run or a conversion left; they travel as they are.
+COPIED = ("metrics.json", "conversion.json", "LICENSE", *PICTURES)
+# Largest difference, relative to the answers, between a folder and what is published of it.
+TOLERANCE = 1e-4
+
+
+def publish(
+    folder: Path,
+    repo: str | None,
+    *,
+    stock: bool = False,
+    private: bool = False,
+    license: str | None = None,
+    out: Path | None = None,
+) -> list[str]:
+    """Prepare `folder`, in `out` if given, and push it to `repo` if given; return what to tell the user, by lines.
+
+    Nothing is sent before all of it is prepared and answers like the original. Raises `UserError` for what the user
+    can mend; doing the same again finishes what the network broke off.
+    """
+    with ExitStack() as stack:
+        if repo is not None:
+            check_name(repo)
+            if constants.is_offline_mode():
+                raise UserError(
+                    "HF_HUB_OFFLINE is set, so nothing can be pushed: unset it and run the same command again."
+                )
+        if out is None:
+            out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf-swin-")))
+        prepare(folder, out, repo or out.name, stock=stock, license=license)
+        where = push(out, repo, private) if repo is not None else str(out)
+        return [where, *ways_to_open(out, repo or str(out))]
+
+
+def prepare(folder: Path, out: Path, name: str, *, stock: bool = False, license: str | None = None) -> Path:
+    """Write to `out` all that a repository needs: weights, config, code, processor, card, evidence and pictures.
+
+    `stock` asks for the classes of transformers, without code. `name` is what the card calls it. `out` is replaced as
+    a whole, or stays as it was. Raises `UserError` for a folder that holds no model, or none of that kind.
+    """
+    if out.resolve() == folder.resolve():
+        raise UserError(f"--out {out} is the folder itself: choose another one.")
+    cls = _our_class(folder)
+    original = open_model(folder, cls)
+    with disk_errors(out):
+        finish_move(out)
+        with saved_whole(out) as fresh:
+            if stock:
+                from .conversion.convert import export
+
+                export(folder, fresh, to="transformers")
+            else:
+                cls.from_pretrained(folder).save_pretrained(fresh, max_shard_size=_shard_size(folder))
+            _copy_facts(folder, fresh)
+            write_evidence(original, fresh)
+            error = check_evidence(fresh)
+            if not error <= TOLERANCE:
+                raise UserError(f"what was made of {folder} answers differently, by {error:.1e}: it is not published.")
+            model_card(fresh, name, license).save(fresh / "README.md")
+            new = [path.name for path in fresh.iterdir()]
+        for old in stale([path.name for path in out.iterdir()], new):
+            (out / old).unlink()
+    return out
+
+
+def ways_to_open(folder: Path, name: str) -> list[str]:
+    """Return a line for each way to open what `folder` holds under `name`."""
+    config = read_config(folder)
+    role = role_of(config)
+    check = f"  to check a download:  hf-swin verify --evidence {name}"
+    if config["model_type"] not in FAMILIES:
+        ours = FAMILIES[TYPES[config["model_type"]][1]][role.auto]
+        return [
+            f'  with transformers:    {role.auto}.from_pretrained("{name}")',
+            f'  with hf_swin:         {ours}.from_pretrained("{name}")',
+            check,
+        ]
+    return [
+        f'  with hf_swin:         import hf_swin; {role.auto}.from_pretrained("{name}")',
+        f'  without it:           {role.auto}.from_pretrained("{name}", trust_remote_code=True)',
+        "  in stock classes:     publish again with --format transformers, to another repository",
+        check,
     ]
-    data = ModelCardData(
-        model_name=name,
-        library_name="transformers",
-        pipeline_tag="image-classification",
-        tags=["image-classification", "vision", "hf_swin", config.model_type],
-        metrics=["accuracy", "f1"],
-        base_model=metrics["init"],
-        eval_results=results,
-    )
-    start = f"the weights of `{metrics['init']}`" if metrics["init"] else "random weights"
-    height, width = _pixels(processor)
-    content = TEXT.format(
-        header=data.to_yaml(),
-        name=name,
-        sentence=f"A `{config.model_type}` image classifier, trained on `{metrics['data']}` from {start}.",
-        unseen=metrics["test_images"],
-        images=metrics["train_images"],
-        classes=len(metrics["labels"]),
-        labels=", ".join(f"`{label}`" for label in metrics["labels"]),
-        height=height,
-        width=width,
-        recipe=_table(asdict(recipe)),
-        **{key: metrics[key] for key in ("accuracy", "macro_f1", "loss", "seed", "seconds")},
-        label_smoothing=recipe.label_smoothing,
-    )
-    return ModelCard(content)
 
 
-def _pixels(processor: Any) -> tuple[int, int]:
-    size = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else processor.size
-    side = size.get("shortest_edge")
-    return (side, side) if side else (size["height"], size["width"])
+def _our_class(folder: Path) -> type[hf_swin.HfSwinModel]:
+    """The class of this package that opens a folder, its own or a stock one."""
+    config = read_config(folder)
+    kind = config.get("model_type")
+    if kind not in TYPES:
+        raise UserError(f"{folder} holds a {kind!r} model: what can be published is {', '.join(TYPES)}.")
+    return getattr(hf_swin, FAMILIES[TYPES[kind][1]][role_of(config).auto])
 
 
-def _table(values: dict[str, Any]) -> str:
-    rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in values.items()]
-    return "\n".join(["| | |", "| --- | --- |", *rows])
+def _shard_size(folder: Path) -> int | str:
+    """The size of the largest shard, so that what came in parts stays in parts."""
+    shards = [path.stat().st_size for path in folder.glob("model-*-of-*.safetensors")]
+    return max(shards) if shards and (folder / "model.safetensors.index.json").exists() else "50GB"
+
+
+def _copy_facts(folder: Path, fresh: Path) -> None:
+    if (folder / "preprocessor_config.json").exists():
+        AutoImageProcessor.from_pretrained(folder).save_pretrained(fresh)  # names its class, as old files do not
+    for name in COPIED:
+        if (folder / name).exists() and not (fresh / name).exists():
+            shutil.copyfile(folder / name, fresh / name)

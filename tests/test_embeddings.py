@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from hf_swin.modeling_embeddings import resize_positions, sinusoidal_1d, sinusoidal_2d
+from hf_swin.modeling_embeddings import sinusoidal_1d, sinusoidal_2d
+from hf_swin.modeling_resizing import resize_positions
 from hf_swin.modeling_stages import gather_neighbours
 
 from tiny import config_of, model_of, pixels, shaken

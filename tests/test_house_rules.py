@@ -11,15 +11,19 @@ FILES = sorted(PACKAGE.glob("*.py"))
 TRAVELLING = [path for path in FILES if path.name.startswith(("configuration_", "modeling_"))]
 # Imports follow the data and never turn back.
 ORDER = [
+    "configuration_shared",
     "configuration_vit",
     "configuration_swin",
+    "configuration_resizing",
     "modeling_windows",
+    "modeling_resizing",
     "modeling_embeddings",
     "modeling_attention",
     "modeling_blocks",
     "modeling_stages",
     "modeling_heads",
     "modeling_names",
+    "modeling_loading",
     "modeling_vit",
     "modeling_swin",
     "modeling_swin_v2",
@@ -55,7 +59,7 @@ def test_travelling_files_import_siblings_before_them_and_libraries_every_user_h
             assert level == 1 and module in ORDER, f"{path.name} imports {'.' * level}{module}"
             assert ORDER.index(module) < ORDER.index(path.stem), f"{path.name} imports {module}, which comes later"
         else:
-            allowed = ("torch", "transformers", "huggingface_hub", "math", "dataclasses", "functools", "typing")
+            allowed = ("torch", "transformers", "huggingface_hub", "copy", "math", "dataclasses", "functools", "typing")
             assert module.split(".")[0] in allowed, f"{path.name} imports {module}"
 
 

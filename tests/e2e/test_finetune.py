@@ -97,7 +97,9 @@ def unplug_after(epochs, monkeypatch):
 @pytest.mark.parametrize("family", ["swin", "swin_v2", "vit"])
 def test_one_epoch_leaves_a_model_that_loads_everywhere(family, folder, tmp_path, capfd):
     trainer = finetune(folder, family, out=tmp_path / "run", epochs=1)
-    assert set(contents(tmp_path / "run")) == SAVED | PICTURES
+    found = set(contents(tmp_path / "run"))
+    assert {name for name in found if not name.endswith(".py")} == SAVED | PICTURES
+    assert f"modeling_{family}.py" in found
     assert not [path for path in (tmp_path / "run").iterdir() if path.is_dir()]
 
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
@@ -327,7 +329,7 @@ def test_a_killed_process_goes_on_from_its_checkpoint(folder, tmp_path):
     again = subprocess.run(arguments, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "going on from" in again.stdout
-    assert set(contents(out)) == SAVED | PICTURES
+    assert set(contents(out)) >= SAVED | PICTURES
 
 
 @pytest.mark.slow

@@ -49,6 +49,10 @@ def change(folder: Path, out: Path, changes: Changes, known: Checkpoint | None) 
     for sizes and labels that make no model.
     """
     reading = read(folder)
+    unknown = [name for name in changes.sizes if not hasattr(reading.config, name)]
+    if unknown:
+        option = unknown[0].replace("_", "-")
+        raise UserError(f"a {reading.config.model_type} has no {unknown[0]}: leave --{option} out.")
     try:
         config = type(reading.config).from_pretrained(folder, **changes.sizes)
         model = reading.model_class.from_pretrained(folder, config=config)
@@ -69,7 +73,7 @@ def change(folder: Path, out: Path, changes: Changes, known: Checkpoint | None) 
 def _new_classifier(model: PreTrainedModel, changes: Changes, known: Checkpoint | None) -> str:
     if not model.config.architectures[0].endswith("ForImageClassification"):
         raise UserError(f"a {type(model).__name__} has no classifier: leave --num-labels and --label-map out.")
-    before, count = model.config.num_labels, changes.num_labels
+    before, count, old_names = model.config.num_labels, changes.num_labels, model.config.id2label
     rows = _rows(changes, known, before)
     if rows is None and count == before:
         return f"the classifier of {before} labels was kept"
@@ -85,7 +89,9 @@ def _new_classifier(model: PreTrainedModel, changes: Changes, known: Checkpoint 
         setattr(model, name, new)
     if rows is None:
         return f"a new classifier of {count} labels in place of {before}"
-    names = checkpoints.id2label(IMAGENET) if not changes.label_map else None
+    names = checkpoints.id2label(IMAGENET)
+    if changes.label_map:
+        names = {index: old_names[row] for index, row in enumerate(rows)} if old_names[0] != "LABEL_0" else None
     if names:
         model.config.id2label, model.config.label2id = names, {name: index for index, name in names.items()}
     return f"the classifier of {before} labels was cut to {len(rows)} of its rows"

@@ -17,6 +17,9 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +38,15 @@ from .reading import OURS, Reading, parse_hint, read
 from .targets import write_as
 
 
+SCRATCH = ".converting-"
+# What a folder of a model may hold and a reader takes for its own.
+MODEL_FILES = (
+    *("model*.safetensors", "pytorch_model*.bin", "*.index.json", "model.pth", "model.npz", "evidence.safetensors"),
+    *("config.json", "preprocessor_config.json", "conversion.json", "metrics.json", "configuration_*.py"),
+    "modeling_*.py",
+)
+
+
 def convert_weights(
     source: str | Path, out: Path, to: str = OURS, changes: Changes | None = None, **how: Any
 ) -> dict[str, Any]:
@@ -43,7 +55,7 @@ def convert_weights(
     `how` is passed to `read`. All is written, or nothing. Raises `UserError` for what the user can mend.
     """
     reading = read(source, **how)
-    with disk_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".converting-") as scratch:
+    with _nothing_left(out), disk_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=SCRATCH) as scratch:
         finish_move(out)
         report = describe(reading, str(source))
         if changes:
@@ -51,6 +63,8 @@ def convert_weights(
             write_ours(reading, plain, report)
             changed = Path(scratch) / "changed"
             report["resized"] = change(plain, changed, changes, reading.checkpoint)
+            if report["resized"]:
+                report["top1"] = None  # of the published model, which this is no more
             reading = read(changed)
         with saved_whole(out) as folder:
             if to != OURS:
@@ -61,7 +75,35 @@ def convert_weights(
                 write_ours(reading, folder, report)
             if to == OURS:
                 write_text(folder / "conversion.json", json.dumps(report, indent=2) + "\n")
+            _refuse_leftovers(out, folder, Path(source))
     return report
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Removes the folders that were made for nothing, and what a run that was killed left."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    for scratch in out.glob(SCRATCH + "*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _refuse_leftovers(out: Path, written: Path, source: Path) -> None:
+    """Raises `UserError` where files of another model would stay beside those just written."""
+    mixed = {path.name for pattern in MODEL_FILES for path in out.glob(pattern) if path.resolve() != source.resolve()}
+    left = sorted(mixed - {path.name for path in written.iterdir()})
+    if left:
+        more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+        raise UserError(
+            f"{out} holds another model, of which {', '.join(left[:4])}{more} would stay: choose another --out or "
+            "delete what it holds."
+        )
 
 
 def export(folder: Path, out: Path, to: str) -> None:
@@ -78,7 +120,7 @@ def write_ours(reading: Reading, folder: Path, report: dict[str, Any]) -> None:
         config.id2label, config.label2id = names, {name: index for index, name in names.items()}
     with torch.device("meta"):
         model = reading.model_class(config)
-    config.dtype = next(iter(reading.shapes().values())).dtype
+    config.dtype = reduce(torch.promote_types, (tensor.dtype for tensor in reading.shapes().values()))
     custom_object_save(model, folder, config=config)
     config.save_pretrained(folder)
     write_safetensors(folder / "model.safetensors", reading.shapes(), reading.tensors())
@@ -88,7 +130,7 @@ def write_ours(reading: Reading, folder: Path, report: dict[str, Any]) -> None:
 def describe(reading: Reading, source: str) -> dict[str, Any]:
     """Returns what the report of a conversion says, as `conversion.json` keeps it and the model card prints it."""
     known, shapes = reading.checkpoint, reading.shapes()
-    left = []
+    left = [*reading.left_to_user]
     if reading.config.architectures[0].endswith("Model"):
         left.append("the file has no classifier: fine-tuning starts a new one")
     elif reading.config.id2label.get(0) == "LABEL_0" and not (known and checkpoints.id2label(known.labels)):
@@ -96,7 +138,7 @@ def describe(reading: Reading, source: str) -> dict[str, Any]:
     if known is None:
         left.append("the file is of no published name: licence and origin are yours to write on the card")
     return {
-        "source": source,
+        "source": Path(source).name if Path(source).exists() else source,  # no path of this machine
         "format": reading.format,
         "checkpoint": known and known.name,
         "license": known and known.licence.lower(),

@@ -14,32 +14,25 @@
 """Files of weights: safetensors, `.pth`, `.npz` and ONNX, read one tensor at a time; no code in them is run."""
 
 import json
-import pickle
+import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from hf_swin.errors import UserError
 
+from . import pickles
 
-# Keys of a `.pth` under which publishers keep the weights, the first that is there; "" is the file itself.
-CONTAINERS = ("model", "state_dict", "teacher", "params")
-# Plain records that publishers save beside the weights. Here they become empty ones: nothing of the file is executed.
-HARMLESS = (
-    "argparse.Namespace",
-    "yacs.config.CfgNode",
-    "mmcv.utils.config.ConfigDict",
-    "mmengine.config.config.ConfigDict",
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "omegaconf.dictconfig.DictConfig",
-)
+
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -81,23 +74,64 @@ def open_weights(path: Path) -> Weights:
         return _open_folder(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist: give a file of weights, a folder, or the Hub id of a model.")
-    readers = {".safetensors": _safetensors, ".npz": _npz, ".onnx": _onnx}
-    read = readers.get(path.suffix, _pickled)
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty: download it again.")
-    try:
-        weights = read(path)
-    except UserError:
-        raise
-    except (SafetensorError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, struct.error) as error:
-        raise UserError(f"{path} is damaged or no {path.suffix or 'weights'} file ({_first_line(error)}).") from error
+    readers = {".safetensors": _safetensors, ".npz": _npz, ".onnx": _onnx, ".pth": _pickled}
+    with _readable(path):
+        weights = readers[_kind(path)](path)
     if not weights.tensors:
         raise UserError(f"{path} holds no tensors.")
     return weights
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    except Exception as error:  # whatever a library stumbles over in a broken file
+        raise UserError(f"{path} is damaged or no file of weights ({first_sentence(error)}).") from error
+
+
+def first_sentence(error: Exception) -> str:
+    """Returns the first sentence of a library's message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(". ")[0].rstrip(".")[:160]
+
+
+def _kind(path: Path) -> str:
+    """What a file is by its first bytes, as the ending that it should have; its own ending decides on the rest."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise UserError(f"{path} is empty: download it again.")
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a pointer of Git LFS in place of the weights: run `git lfs pull` or download them.")
+    if head.lstrip()[:1] in (b"<", b"{"):
+        raise UserError(f"{path} is a page of text in place of the weights: download it again.")
+    if head.startswith(b"PK\3\4"):
+        return _kind_of_archive(path)
+    if head[6:9] == b"\0\0{":  # the length of a header, and the header
+        return ".safetensors"
+    return path.suffix if path.suffix in (".safetensors", ".npz", ".onnx") else ".pth"
+
+
+def _kind_of_archive(path: Path) -> str:
+    size = path.stat().st_size
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is cut off: download it again.")
+    with zipfile.ZipFile(path) as archive:
+        names, unpacked = archive.namelist(), sum(member.file_size for member in archive.infolist())
+    if unpacked > max(20 * size, 2**30):
+        raise UserError(f"{path} is damaged: it has {size:,} bytes and claims to unpack to {unpacked:,}.")
+    if any(name.endswith("/data.pkl") for name in names):
+        if path.suffix == ".safetensors":  # torch goes by this ending
+            raise UserError(f"{path} is a file of torch.save under another ending: rename it to .pth.")
+        return ".pth"
+    if all(name.endswith(".npy") for name in names):
+        return ".npz"
+    raise UserError(f"{path} is an archive of other files: unpack it first.")
 
 
 def _open_folder(folder: Path) -> Weights:
@@ -106,7 +140,13 @@ def _open_folder(folder: Path) -> Weights:
         raise UserError(f"{folder} holds none of {', '.join(WEIGHTS)}.")
     files = [found]
     if found.suffix == ".json":
-        files = [folder / name for name in sorted(set(_json(found)["weight_map"].values()))]
+        names = _json(found).get("weight_map")
+        if not isinstance(names, dict) or any(Path(str(name)).name != name for name in names.values()):
+            raise UserError(f"{found} is damaged: it does not say which file holds which tensor.")
+        files = [folder / name for name in sorted(set(names.values()))]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise UserError(f"{folder} is incomplete: {', '.join(missing)} missing.")
     opened = [open_weights(file) for file in files]
     tensors = {key: tensor for weights in opened for key, tensor in weights.tensors.items()}
     config = folder / "config.json"
@@ -115,26 +155,31 @@ def _open_folder(folder: Path) -> Weights:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({_first_line(error)}).") from error
+        raise UserError(f"{path} is no JSON ({first_sentence(error)}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it has no fields.")
+    return content
 
 
 def _safetensors(path: Path) -> Weights:
     with safe_open(path, "pt") as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         shapes = {key: torch.Size(part.get_shape()) for key, part in slices.items()}
-        types = {key: _TYPES[part.get_dtype()] for key, part in slices.items()}
+        types = {key: part.get_dtype() for key, part in slices.items()}
+    unknown = next((key for key, code in types.items() if code not in _TYPES), None)
+    if unknown:
+        raise UserError(f"{path}: {unknown} is stored as {types[unknown]}, with which no model here computes.")
 
-    def reader(key: str) -> Callable[[], torch.Tensor]:
-        def read() -> torch.Tensor:
-            # Opened for each tensor, so that the pages of one are given back before the next is read.
-            with safe_open(path, "pt") as file:
-                return file.get_tensor(key)
+    def read(key: str) -> torch.Tensor:
+        # Opened for each tensor, so that the pages of one are given back before the next is read.
+        with _readable(path), safe_open(path, "pt") as file:
+            return file.get_tensor(key)
 
-        return read
-
-    return Weights(path, {key: LazyTensor(shape, types[key], reader(key)) for key, shape in shapes.items()})
+    return Weights(
+        path, {key: LazyTensor(shape, _TYPES[types[key]], partial(read, key)) for key, shape in shapes.items()}
+    )
 
 
 _TYPES = {
@@ -153,67 +198,33 @@ _CODES = {dtype: code for code, dtype in _TYPES.items()}
 
 
 def _pickled(path: Path) -> Weights:
-    content = _unpickle(path)
-    container = next((key for key in CONTAINERS if isinstance(content, dict) and _is_state(content.get(key))), "")
-    state = content[container] if container else content
-    if not _is_state(state):
-        raise UserError(f"{path} holds no dictionary of tensors, at its top or under {', '.join(CONTAINERS)}.")
-    size = sum(tensor.nbytes for tensor in state.values())
-    if len({tensor.untyped_storage().data_ptr() for tensor in state.values()}) and size > 4 * path.stat().st_size:
-        raise UserError(f"{path} is damaged: it promises {size:,} bytes of weights and has {path.stat().st_size:,}.")
-    tensors = {key: LazyTensor(t.shape, t.dtype, lambda t=t: t.detach()) for key, t in state.items()}
-    others = [key for key in content if key != container] if container else []
-    return Weights(path, tensors, container, others=others)
+    state, size = pickles.State(path), path.stat().st_size
+    promised = sum(tensor.nbytes for tensor in state.tensors.values())
+    if promised > 4 * size:
+        raise UserError(f"{path} is damaged: it promises {promised:,} bytes of weights and has {size:,}.")
 
+    def read(key: str) -> torch.Tensor:
+        with _readable(path):
+            return state.read(key)
 
-def _is_state(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(map(torch.is_tensor, value.values()))
-
-
-def _unpickle(path: Path) -> Any:
-    inert = [(type(name.rsplit(".")[-1], (dict,), {}), name) for name in HARMLESS]
-    numbers = [np.dtype, *{type(np.dtype(kind)) for kind in "fdilq?"}]
-    scalars = [(np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    with torch.serialization.safe_globals([*inert, *numbers, *scalars]):
-        try:
-            zipped = zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-        except pickle.UnpicklingError as error:
-            unsafe = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line]
-            reason = (unsafe or [_first_line(error)])[0].rstrip(".")
-            raise UserError(
-                f"{path} is no plain file of weights; it would run code or it is damaged, and nothing of it was run "
-                f"({reason[:160]})."
-            ) from error
-        except (RuntimeError, AttributeError, TypeError, IndexError, AssertionError) as error:
-            raise UserError(f"{path} is damaged or no file of weights ({_first_line(error)}).") from error
+    tensors = {key: LazyTensor(t.shape, t.dtype, partial(read, key)) for key, t in state.tensors.items()}
+    return Weights(path, tensors, state.container, others=state.others)
 
 
 def _npz(path: Path) -> Weights:
     """Google's files: one array for each key, `params/` or `opt/target/` before it where more was saved."""
-    headers = {}
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as member:
-                version = np.lib.format.read_magic(member)
-                read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-                shape, _, dtype = read(member)
-            if dtype.hasobject:
-                raise UserError(f"{path}: {name} holds Python objects, which would run code; nothing of it was run.")
-            headers[name.removesuffix(".npy")] = (torch.Size(shape), _torch_type(dtype))
+        headers = {member.filename.removesuffix(".npy"): _header(archive, member) for member in archive.infolist()}
 
-    def reader(key: str) -> Callable[[], torch.Tensor]:
-        def read() -> torch.Tensor:
-            with np.load(path, allow_pickle=False) as archive:
-                array = archive[key]
+    def read(key: str) -> torch.Tensor:
+        with _readable(path), np.load(path, allow_pickle=False) as archive:
+            array = archive[key]
             # numpy has no bfloat16: JAX saves two bytes without a meaning.
             if array.dtype.kind == "V":
                 return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-            return torch.from_numpy(np.ascontiguousarray(array))
+            return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=False))
 
-        return read
-
-    weights = Weights(path, {key: LazyTensor(*header, reader(key)) for key, header in headers.items()})
+    weights = Weights(path, {key: LazyTensor(*header, partial(read, key)) for key, header in headers.items()})
     for prefix in ("opt/target/", "params/img/"):
         if any(key.startswith(prefix) for key in headers):
             weights = weights.part(prefix)
@@ -223,8 +234,19 @@ def _npz(path: Path) -> Weights:
     return weights
 
 
-def _torch_type(dtype: np.dtype) -> torch.dtype:
-    return torch.bfloat16 if dtype.kind == "V" else torch.from_numpy(np.empty(0, dtype)).dtype
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[torch.Size, torch.dtype]:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+        shape, _, dtype = read(file)
+        rest = member.file_size - file.tell()
+    if dtype.hasobject:
+        raise UserError(f"{archive.filename}: {member.filename} holds Python objects, which run code: none was run.")
+    if rest != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{member.filename} has {rest} bytes for an array of {shape}")
+    if dtype.kind == "V" and dtype.itemsize == 2:
+        return torch.Size(shape), torch.bfloat16
+    return torch.Size(shape), torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
 
 
 def _onnx(path: Path) -> Weights:
@@ -258,7 +280,7 @@ def write_safetensors(
         for (key, meta), (name, tensor) in zip(shapes.items(), tensors, strict=True):
             if key != name or meta.shape != tensor.shape or meta.dtype != tensor.dtype:
                 raise RuntimeError(f"{name} {tuple(tensor.shape)} came where {key} {tuple(meta.shape)} was expected")
-            tensor.contiguous().flatten().view(torch.uint8).numpy().tofile(file)
+            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy())  # tofile forgets that a disk is full
     partial.replace(path)
 
 

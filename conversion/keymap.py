@@ -40,7 +40,7 @@ class Template:
         for place in _PLACEHOLDER.finditer(text):
             factor, name, offset = place.groups()
             self.places.append((name, int(factor or 1), int(offset or 0)))
-            pattern += re.escape(text[end : place.start()]) + _PATTERNS.get(name, r"(\d+)")
+            pattern += re.escape(text[end : place.start()]) + _PATTERNS.get(name, r"(0|[1-9][0-9]*)")
             end = place.end()
         self.pattern = re.compile(pattern + re.escape(text[end:]))
         self.names = {name for name, _, _ in self.places}

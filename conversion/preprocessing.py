@@ -26,7 +26,7 @@ from hf_swin.rundir import write_text
 
 from . import checkpoints
 from .checkpoints import Preprocessing
-from .reading import Reading
+from .reading import Reading, sizes_and_labels
 
 
 FILE = "preprocessor_config.json"
@@ -47,16 +47,14 @@ def write_processor(reading: Reading, folder: Path) -> list[str]:
 
 def preprocessing_of(reading: Reading) -> tuple[Preprocessing | None, list[str]]:
     """Returns how images are prepared, and a note where that is taken from published models of the same numbers."""
-    if reading.checkpoint:
-        return reading.checkpoint.preprocessing, []
+    known = reading.checkpoint or reading.like
+    if known:
+        return known.preprocessing, []
     written = (reading.weights.config or {}).get("pretrained_cfg")
     if written:
         return _timm(written), []
     config = reading.config
-    width = getattr(config, "embed_dim", None) or config.hidden_size
-    depth = getattr(config, "depths", None) or config.num_hidden_layers
-    labels = config.num_labels if config.architectures[0].endswith("ForImageClassification") else 0
-    alike = checkpoints.like(reading.format, width, depth, pair(config.patch_size)[0], labels)
+    alike = checkpoints.like(reading.format, *sizes_and_labels(config))
     alike = [known for known in alike if known.numbers["image_size"] == config.image_size]
     recipes = {known.preprocessing for known in alike}
     if len(recipes) != 1:

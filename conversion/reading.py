@@ -14,24 +14,28 @@
 """From a file, a folder or a Hub id to what it is: its format, its config, and the moves of its tensors."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from transformers import PreTrainedConfig
+from transformers.core_model_loading import revert_weight_conversion
 
 import hf_swin
+from hf_swin.configuration_shared import pair
 from hf_swin.errors import UserError
 from hf_swin.modeling_names import name_in_memory
 from hf_swin.registration import FAMILIES
 
 from . import checkpoints, formats
 from .checkpoints import Checkpoint
-from .files import LazyTensor, Weights, open_weights
+from .files import LazyTensor, Weights, first_sentence, open_weights
 from .keymap import KeysDoNotFit, Move, Rule, plan
 from .sizes import head_of
 
@@ -39,8 +43,10 @@ from .sizes import head_of
 # What may stand before the keys of a model: other parts of such a file are left out.
 PARTS = ("module.", "_orig_mod.", "backbone.", "encoder.", "model.", "module.backbone.")
 OURS = "hf_swin"
+# No Hub id ends so.
+ENDINGS = (".pth", ".pt", ".bin", ".npz", ".onnx", ".safetensors")
 # Parameters that a body keeps on disk for what it does not do itself: DINOv2 and SimMIM hide patches behind it.
-SPARE = ("embeddings.mask_token",)
+SPARE = (r"embeddings\.mask_token",)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Reading:
     config: PreTrainedConfig
     moves: list[Move]
     checkpoint: Checkpoint | None = None
+    like: Checkpoint | None = None  # of the same architecture, with other labels
     left_to_user: list[str] = field(default_factory=list)
 
     def shapes(self) -> dict[str, torch.Tensor]:
@@ -75,7 +82,8 @@ class Reading:
         """Returns how many tensors each rule took."""
         counts: dict[str, int] = {}
         for move in self.moves:
-            counts[str(move.rule)] = counts.get(str(move.rule), 0) + sum(map(len, move.sources))
+            rule = "names of this package" if self.format in FAMILIES else str(move.rule)
+            counts[rule] = counts.get(rule, 0) + sum(map(len, move.sources))
         return counts
 
     def dropped(self) -> list[str]:
@@ -102,30 +110,85 @@ def read(
     catalogue, `hints` are numbers of the config that the weights do not tell. Raises `UserError` for files that are
     damaged, of no known format, of several, or incomplete.
     """
-    weights = open_weights(local(source))
-    known = checkpoints.find(checkpoint) if checkpoint else _recognised(str(source), weights)
-    hints = dict(hints or {})
-    kind = (weights.config or {}).get("model_type")
-    if kind in FAMILIES:
-        return _complete(_own(weights, kind, hints, known))
-    weights, name = _detect(weights, from_format, known)
+    weights, hints = open_weights(local(source)), dict(hints or {})
+    if checkpoint:
+        known = checkpoints.find(checkpoint)
+        return _identified(_read(weights, from_format, known, hints), known)
+    known = _recognised(str(source), weights)
+    if known is None:
+        return _read(weights, from_format, None, hints)
+    with suppress(UserError):  # a file may have any name
+        reading = _read(weights, from_format, known, hints)
+        if sizes_and_labels(reading.config) == sizes_and_labels(known):
+            return replace(reading, checkpoint=known)
+    note = f"it is called {known.name} and has other sizes or labels: nothing was taken from the catalogue"
+    return replace(_read(weights, from_format, None, hints), left_to_user=[note])
+
+
+def sizes_and_labels(model: PreTrainedConfig | Checkpoint) -> tuple[Any, ...]:
+    """Returns width, depth, patch size and number of labels (0 without a classifier) of a config or a checkpoint."""
+    if isinstance(model, Checkpoint):
+        return model.width, model.depth, model.patch_size, model.num_labels
+    width = getattr(model, "embed_dim", None) or model.hidden_size
+    depth = tuple(model.depths) if hasattr(model, "depths") else model.num_hidden_layers
+    labels = model.num_labels if model.architectures[0].endswith("ForImageClassification") else 0
+    return width, depth, pair(model.patch_size)[0], labels
+
+
+def _identified(reading: Reading, known: Checkpoint) -> Reading:
+    """The reading of what the user says is a published model, or one of its architecture with other labels."""
+    *sizes, labels = sizes_and_labels(reading.config)
+    *published, published_labels = sizes_and_labels(known)
+    if sizes != published:
+        said, found = (f"width {width}, depth {depth}, patches {patch}" for width, depth, patch in (published, sizes))
+        raise UserError(f"{reading.weights.path} is not {known.name}, which has {said}: it has {found}.")
+    if labels == published_labels:
+        return replace(reading, checkpoint=known)
+    note = f"it has {labels} labels and {known.name} {published_labels}: no more than numbers were taken from that"
+    return replace(reading, like=known, left_to_user=[note])
+
+
+def _read(weights: Weights, from_format: str | None, known: Checkpoint | None, hints: dict[str, Any]) -> Reading:
+    name = (weights.config or {}).get("model_type")
+    own = name in FAMILIES
+    if not own:
+        weights, name = _detect(weights, from_format, known)
+    family = name if own else formats.named(name).FAMILY
+    unknown = [hint for hint in hints if hint not in _numbers_of(family)]
+    if unknown:
+        raise UserError(f"--hint {unknown[0]}: no number of a {family} that weights do not tell is called so.")
+    try:
+        reading = _complete(_own(weights, name, hints) if own else _foreign(weights, name, known, hints))
+    except KeysDoNotFit as error:
+        raise UserError(f"{weights.path} looks like {name}, but {error}.") from error
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, ZeroDivisionError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{weights.path}: its numbers make no model: {reason}.") from error
+    for hint, value in hints.items():
+        found = getattr(reading.config, hint)
+        if found != (tuple(value) if isinstance(found, tuple) else value):
+            raise UserError(f"--hint {hint}={value}: {weights.path} says {found}.")
+    return reading
+
+
+def _numbers_of(family: str) -> set[str]:
+    config_class = getattr(hf_swin, FAMILIES[family]["AutoConfig"])
+    return set(config_class().to_dict()) - set(PreTrainedConfig().to_dict())
+
+
+def _foreign(weights: Weights, name: str, known: Checkpoint | None, hints: dict[str, Any]) -> Reading:
     module = formats.named(name)
     numbers = dict(known.numbers) if known else {}
-    if kind and name.startswith("transformers"):
+    if weights.config and "model_type" in weights.config and name.startswith("transformers"):
         numbers = {"config": weights.config}
     tensors = {key: _looked_at(key, tensor) for key, tensor in weights.tensors.items()}
     try:
         config = module.config(tensors, {**numbers, **hints})
-        moves = plan(tensors, module.rules(config))
-    except KeysDoNotFit as error:
-        raise UserError(f"{weights.path} looks like {name}, but {error}.") from error
+        return Reading(weights, name, config, plan(tensors, module.rules(config)))
     except KeyError as error:
         raise UserError(f"{weights.path} looks like {name}, but lacks what belongs to {error}.") from error
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{weights.path}: its numbers make no model: {error}.") from error
-    return _complete(Reading(weights, name, config, moves, known))
 
 
 def _looked_at(key: str, tensor: LazyTensor) -> torch.Tensor:
@@ -136,7 +199,7 @@ def _looked_at(key: str, tensor: LazyTensor) -> torch.Tensor:
 def local(source: str | Path) -> Path:
     """Returns the path of a source, downloaded if it is a Hub id; raises `UserError` for neither."""
     path = Path(source)
-    if path.exists() or str(source).count("/") != 1 or path.suffix in (".pth", ".npz", ".onnx", ".safetensors"):
+    if path.exists() or str(source).count("/") != 1 or path.suffix in ENDINGS:
         return path
     try:
         folder = Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors"]))
@@ -145,7 +208,7 @@ def local(source: str | Path) -> Path:
         return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise UserError(
-            f"{source} is neither a path nor a model that the Hub gives ({str(error).splitlines()[0].rstrip('.')})."
+            f"{source} is neither a path nor a model that the Hub gives ({first_sentence(error)})."
         ) from error
 
 
@@ -153,19 +216,27 @@ def _recognised(source: str, weights: Weights) -> Checkpoint | None:
     """The published checkpoint that has exactly this name: a file, a Hub id, or timm's entry in a config.json."""
     config = weights.config or {}
     tag = (config.get("pretrained_cfg") or {}).get("tag")
-    names = [source, f"timm/{config.get('architecture')}.{tag}", str(config.get("_name_or_path"))]
+    names = [source, f"timm/{config.get('architecture')}.{tag}"]
     return next((found for name in names if (found := checkpoints.named(name))), None)
 
 
-def _own(weights: Weights, kind: str, hints: Mapping[str, Any], known: Checkpoint | None) -> Reading:
-    """A folder of this package: the keys stay, and those of a bare body are given their prefix."""
+def _own(weights: Weights, kind: str, hints: Mapping[str, Any]) -> Reading:
+    """A folder of this package: published names stay, and those of a bare body are given their prefix."""
+    if not hasattr(hf_swin, str((weights.config.get("architectures") or [None])[0])):
+        raise UserError(f"{weights.path / 'config.json'} names no class of this package in its architectures.")
     config_class = getattr(hf_swin, FAMILIES[kind]["AutoConfig"])
     config = config_class.from_dict({**weights.config, **hints})
     body = class_of(config).base_model_prefix + "."
     apart = ("classifier.", "distillation_classifier.", "decoder.", "hidden_states_norms.")
-    with_body = body if not any(key.startswith(body) for key in weights.tensors) else ""
-    rules = [Rule(key, key if key.startswith(apart) else with_body + key) for key in weights.tensors]
-    return Reading(weights, kind, config, plan({k: t.meta() for k, t in weights.tensors.items()}, rules), known)
+    tensors = {key: tensor.meta() for key, tensor in weights.tensors.items()}
+    with torch.device("meta"):
+        model = class_of(config)(config)
+    # A file may have names in memory (`save_original_format=False`); from them the way back is one.
+    in_memory = {key: name_in_memory(key, kind) for key in tensors}
+    published = {key: next(iter(revert_weight_conversion(model, {name: None}))) for key, name in in_memory.items()}
+    with_body = body if not any(key.startswith(body) for key in published.values()) else ""
+    rules = [Rule(key, name if name.startswith(apart) else with_body + name) for key, name in published.items()]
+    return Reading(weights, kind, config, plan(tensors, rules))
 
 
 def _detect(weights: Weights, from_format: str | None, known: Checkpoint | None) -> tuple[Weights, str]:
@@ -202,7 +273,9 @@ def _complete(reading: Reading) -> Reading:
         prefix = FAMILIES[config.model_type]["AutoModel"].removesuffix("Model")
         backbone = (config.architectures or [""])[0].endswith("Backbone")
         config.architectures = [prefix + ("Backbone" if backbone else head_of(shapes))]
-    wanted = expected(config)
+    with torch.device("meta"):
+        model = class_of(config)(config)
+    wanted, unread = model.state_dict(), [*SPARE, *(model._keys_to_ignore_on_load_unexpected or ())]
     found = {name_in_memory(key, config.model_type): (key, tensor) for key, tensor in shapes.items()}
     body = class_of(config).base_model_prefix + "."
     if not any(name.startswith(body) for name in wanted):
@@ -213,10 +286,16 @@ def _complete(reading: Reading) -> Reading:
         if name in wanted and wanted[name].shape != tensor.shape
     ]
     missing = [name for name in wanted if name not in found]
+    more = [key for name, (key, _) in found.items() if name not in wanted and not re.search("|".join(unread), name)]
     if wrong:
         raise UserError(f"{reading.weights.path}: {wrong[0]}; see --hint and --checkpoint.")
     if missing:
         raise UserError(f"{reading.weights.path} is incomplete: {', '.join(missing[:6])} missing.")
+    if more:
+        raise UserError(f"{reading.weights.path} has {', '.join(more[:6])}, for which its config has no place.")
+    other = next((key for key, tensor in shapes.items() if not tensor.is_floating_point()), None)
+    if other:
+        raise UserError(f"{reading.weights.path}: {other} is stored as {shapes[other].dtype}, not as a plain number.")
     return reading
 
 

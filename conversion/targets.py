@@ -53,7 +53,7 @@ def write_as(reading: Reading, folder: Path, to: str) -> list[str]:
             continue
         write(folder / module.FILE, theirs, module.CONTAINER)
         if hasattr(module, "stock_config"):
-            module.stock_config(config).save_pretrained(folder)
+            module.stock_config(config, theirs).save_pretrained(folder)
             notes += write_processor(reading, folder)
         return notes
     raise UserError(f"{reading.weights.path} cannot be written as {to}: {'; '.join(reasons)}.")
@@ -98,4 +98,4 @@ def moved(
     except KeysDoNotFit as error:
         raise ValueError(str(error).replace("no rule knows", "it has no place for")) from error
     buffers = module.buffers(config) if hasattr(module, "buffers") else {}
-    return {**theirs, **buffers}, [f"{key} was left out: this format has no place for it" for key in spare]
+    return {**buffers, **theirs}, [f"{key} was left out: this format has no place for it" for key in spare]

@@ -13,6 +13,7 @@
 # limitations under the License.
 """`hf-swin verify`: two models on the same pixels, part by part."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ import torch
 import transformers
 import typer
 from PIL import Image
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -36,7 +38,7 @@ from hf_swin.registration import FAMILIES
 
 from . import onnx
 from .peers import PEERS, STOCK_PARTS, parts_of, renamed_part
-from .reading import Reading, read
+from .reading import Reading, parse_hint, read
 
 
 Parts = dict[str, torch.Tensor]
@@ -61,7 +63,9 @@ def runner(source: str | Path, **how: Any) -> Runner:
         run = partial(onnx.run, weights.path)
         return Runner("onnxruntime", run, reading, onnx.image_size(weights.path) or size)
     if stock in STOCK_PARTS and reading.format.startswith("transformers"):
-        model = getattr(transformers, weights.config["architectures"][0]).from_pretrained(weights.path)
+        model = getattr(transformers, weights.config["architectures"][0]).from_pretrained(
+            weights.path, dtype=torch.float32
+        )
         return Runner(
             f"transformers {type(model).__name__}", _recorded(model, STOCK_PARTS[stock], family), reading, size
         )
@@ -75,7 +79,8 @@ def runner(source: str | Path, **how: Any) -> Runner:
             model.load_state_dict({key: tensor.read() for key, tensor in weights.tensors.items()})
             name = f"{type(model).__module__.split('.')[0]} {type(model).__name__}"
             return Runner(name, _recorded(model, peer.parts, family), reading, size)
-    model = reading.model_class.from_pretrained(None, config=reading.config, state_dict=dict(reading.tensors()))
+    tensors = dict(reading.tensors())
+    model = reading.model_class.from_pretrained(None, config=reading.config, state_dict=tensors, dtype=torch.float32)
     own = "" if reading.format in FAMILIES else f" reading {reading.format}"
     return Runner(f"hf_swin {type(model).__name__}{own}", _recorded(model, parts_of(family), family), reading, size)
 
@@ -175,13 +180,13 @@ def _pixels(picture: Image.Image, reading: Reading, size: tuple[int, int]) -> to
 
 def table_of(rows: list[Row], tolerance: float) -> Table:
     """Returns the rows as a table that marks what is past the tolerance."""
-    table = Table("pixels", "part", "shape")
-    table.add_column("largest difference", justify="right")
+    table = Table("pixels", "part", "shape", box=box.SIMPLE)
+    table.add_column("difference", justify="right")
     table.add_column("relative", justify="right")
     table.add_column("")
     for row in rows:
         mark = "" if row.relative <= tolerance else "differs"
-        shape = " x ".join(map(str, row.shape))
+        shape = "x".join(map(str, row.shape))
         table.add_row(row.pixels, row.part, shape, f"{row.difference:.1e}", f"{row.relative:.1e}", mark)
     return table
 
@@ -196,6 +201,9 @@ def verify(
     image: Annotated[Path | None, typer.Option(help="The photograph; one of scikit-learn if not given.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Name in the catalogue of what the files hold.")] = None,
     from_: Annotated[str | None, typer.Option("--from", help="Format of the second, where two are alike.")] = None,
+    hint: Annotated[
+        list[str] | None, typer.Option(help="A number the second's weights do not tell: NAME=VALUE.")
+    ] = None,
 ) -> None:
     """Run two models on the same pixels and print the largest difference of every part; exit with 1 past tolerance."""
     with errors_in_one_sentence("nothing was changed."):
@@ -208,17 +216,22 @@ def verify(
         elif second is None:
             raise UserError("say what to compare with: hf-swin verify A B, or hf-swin verify --evidence FOLDER.")
         else:
-            passed = _verify_two(first, second, tolerance, image, {"checkpoint": checkpoint}, from_)
+            one = runner(first, checkpoint=checkpoint)
+            hints = dict(map(parse_hint, hint or []))
+            other = runner(second, checkpoint=checkpoint, from_format=from_, hints=hints)
+            print(f"{first}: {one.name}\n{second}: {other.name}")
+            passed = _verify_two(one, other, tolerance, image)
     raise SystemExit(0 if passed else 1)
 
 
-def _verify_two(
-    first: str, second: str, tolerance: float, image: Path | None, how: dict[str, Any], from_format: str | None
-) -> bool:
-    one, other = runner(first, **how), runner(second, **how, from_format=from_format)
+def _verify_two(one: Runner, other: Runner, tolerance: float, image: Path | None) -> bool:
+    for name in ("model_type", "num_channels"):
+        mine, theirs = getattr(one.reading.config, name), getattr(other.reading.config, name)
+        if mine != theirs:
+            raise UserError(f"the first has {name} {mine} and the second {theirs}: they cannot be compared.")
     rows = compare(one, other, images_for(one.reading, other.size, image))
-    print(f"{first}: {one.name}\n{second}: {other.name}")
-    Console().print(table_of(rows, tolerance))
+    wide = None if sys.stdout.isatty() else 120  # a pipe has no width of its own
+    Console(width=wide).print(table_of(rows, tolerance))
     failed = next((row for row in rows if not row.relative <= tolerance), None)
     if failed is None:
         print(

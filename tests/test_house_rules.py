@@ -7,7 +7,7 @@ import pytest
 
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "hf_swin"
-FILES = sorted(PACKAGE.glob("*.py"))
+FILES = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("conversion/**/*.py")])
 TRAVELLING = [path for path in FILES if path.name.startswith(("configuration_", "modeling_"))]
 # Imports follow the data and never turn back.
 ORDER = [

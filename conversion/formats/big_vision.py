@@ -30,8 +30,8 @@ FILE, CONTAINER = "model.npz", ""
 ROOT = "params/"
 LAYER = ROOT + google_vit.LAYER
 QUERY = google_vit_linen.NUMBERS["attention"] + "/query/kernel"
-SIGNATURE = Signature(has=(ROOT + "embedding/kernel", LAYER.format(i=0) + QUERY), lacks=(ROOT + "MAPHead_0/probe",))
-HOLDS: dict[str, Any] = {**google_vit.HOLDS, "position_embedding_type": ("learned", "sinusoidal_2d"), "pooler": "none"}
+SIGNATURE = Signature(has=(ROOT + "embedding/kernel", LAYER.format(i=0) + QUERY))
+HOLDS: dict[str, Any] = {**google_vit.HOLDS, "position_embedding_type": ("learned", "sinusoidal_2d")}
 
 
 def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfViTConfig:
@@ -40,7 +40,12 @@ def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfViTConfig:
 
 
 def read_config(tensors: Tensors, hints: Mapping[str, Any], layer: str) -> HfViTConfig:
-    """Returns the config; a file without positions has those of MoCo v3, and one without class token its mean."""
+    """Returns the config; a file without positions has those of MoCo v3, and one without class token its mean.
+
+    Raises ValueError for a head that pools by attention.
+    """
+    if ROOT + "MAPHead_0/probe" in tensors:
+        raise ValueError("its MAPHead pools by attention, and this package's ViT by class token or mean")
     positions = "learned" if ROOT + "pos_embedding" in tensors else "sinusoidal_2d"
     numerics = {
         "hidden_act": "gelu_pytorch_tanh",

@@ -25,9 +25,7 @@ from . import Signature, Tensors, big_vision
 FAMILY = "hf_vit"
 FILE, CONTAINER = "model.npz", ""
 LAYER = big_vision.LAYER.replace("_{i}", "")
-SIGNATURE = Signature(
-    has=(big_vision.ROOT + "embedding/kernel", LAYER + big_vision.QUERY), lacks=(big_vision.ROOT + "MAPHead_0/probe",)
-)
+SIGNATURE = Signature(has=(big_vision.ROOT + "embedding/kernel", LAYER + big_vision.QUERY))
 HOLDS = big_vision.HOLDS
 
 

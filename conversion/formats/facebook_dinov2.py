@@ -16,6 +16,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from hf_swin import HfViTConfig
 
 from ..keymap import Rule
@@ -58,6 +60,11 @@ def rules(config: HfViTConfig | None) -> list[Rule]:
         Rule("blocks.{i}.ls1.gamma", VIT_LAYER + "layer_scale1.lambda1"),
         Rule("blocks.{i}.ls2.gamma", VIT_LAYER + "layer_scale2.lambda1"),
     ]
+
+
+def buffers(config: HfViTConfig) -> dict[str, torch.Tensor]:
+    """Returns the mask token of a model that has none: DINOv2's class wants one and uses it in training alone."""
+    return {"mask_token": torch.zeros(1, config.hidden_size)}
 
 
 def mlp(first: str, second: str) -> list[Rule]:

@@ -29,12 +29,11 @@ FAMILY = "hf_swin"
 FILE, CONTAINER = "model.pth", "state_dict"
 SIGNATURE = Signature(
     has=("backbone.patch_embed.projection.weight", "backbone.stages.0.blocks.0.attn.w_msa.qkv.weight"),
-    lacks=("backbone.stages.0.blocks.0.attn.w_msa.logit_scale", "backbone.norm2.weight"),
+    lacks=("backbone.stages.0.blocks.0.attn.w_msa.logit_scale", "backbone.norm2.weight", "backbone.norm.weight"),
 )
 HOLDS = microsoft_swin.HOLDS
 BLOCKS = "backbone.stages.{s}.blocks.{b}."
 MERGING = "backbone.stages.{s}.downsample."
-check = microsoft_swin.check
 
 
 def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfSwinConfig:
@@ -57,6 +56,7 @@ def body() -> list[Rule]:
         *stem(BODY),
         *blocks(BLOCKS, "ffn.layers.0.0", "ffn.layers.1", "attn.w_msa."),
         Rule(BLOCKS + "attn.w_msa.relative_position_index"),
+        Rule(BLOCKS + "attn.attn_mask"),  # saved until 2022
         Rule(MERGING + "norm.{p}", BODY + STAGE + "downsample.norm.{p}", UNFOLDED),
         Rule(MERGING + "reduction.weight", BODY + STAGE + "downsample.reduction.weight", UNFOLDED),
     ]
@@ -79,3 +79,15 @@ def buffers(config: HfSwinConfig) -> dict:
         for key, tensor in made.items()
         if not key.endswith("attn_mask")
     }
+
+
+def check(config: HfSwinConfig) -> None:
+    """Raises ValueError for windows that this publisher would choose otherwise, and for other depths."""
+    microsoft_swin.check(config)
+    four_stages(config)
+
+
+def four_stages(config: HfSwinConfig) -> None:
+    """Raises ValueError for another number of stages: the last norm is called after the fourth."""
+    if len(config.depths) != 4:
+        raise ValueError(f"its last norm is that of four stages and this model has {len(config.depths)}")

@@ -20,7 +20,7 @@ from hf_swin import HfSwinConfig
 
 from ..keymap import Rule, convert
 from ..sizes import swin_config
-from . import Signature, Tensors, openmmlab_swin
+from . import Signature, Tensors, microsoft_swin, openmmlab_swin
 
 
 FAMILY = "hf_swin"
@@ -40,7 +40,7 @@ OTHERS = (
     "auxiliary_head",
     "data_preprocessor",
 )
-check = openmmlab_swin.check
+check = microsoft_swin.check
 buffers = openmmlab_swin.buffers
 
 
@@ -51,7 +51,7 @@ def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfSwinConfig:
 
 def detector(tensors: Tensors) -> dict[str, Any]:
     """Returns how a detector's Swin computes: it always partitions and shifts, and gives out the maps with a norm."""
-    maps = [f"stage{s + 1}" for s in range(4) if f"backbone.norm{s}.weight" in tensors]
+    maps = [f"stage{s + 1}" for s in range(4) if {f"backbone.norm{s}.weight", f"backbone.norm{s}.bias"} & set(tensors)]
     return {"always_partition": True, "out_features": maps}
 
 

@@ -34,7 +34,6 @@ SIGNATURE = Signature(
 )
 HOLDS = microsoft_swin_v2.HOLDS
 BLOCKS = openmmlab_swin.BLOCKS
-check = microsoft_swin_v2.check
 
 
 def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfSwinV2Config:
@@ -62,3 +61,9 @@ def buffers(config: HfSwinV2Config) -> dict[str, torch.Tensor]:
     """Returns what this publisher saves and geometry decides."""
     tables = BLOCKS + "attn.w_msa.relative_coords_table"
     return {**openmmlab_swin.buffers(config), **microsoft_swin_v2.coordinate_tables(config, tables)}
+
+
+def check(config: HfSwinV2Config) -> None:
+    """Raises ValueError for windows that this publisher would choose otherwise, and for other depths."""
+    microsoft_swin_v2.check(config)
+    openmmlab_swin.four_stages(config)

@@ -31,6 +31,7 @@ FAMILY = "hf_swin_v2"
 FILE, CONTAINER = "model.pth", "model"
 SIGNATURE = Signature(
     has=("encoder.mask_token", "encoder.layers.0.blocks.0.attn.logit_scale", "decoder.0.weight"),
+    lacks=("encoder.layers.0.blocks.0.attn.rpe_mlp.0.weight",),
 )
 HOLDS = microsoft_swin_v2.HOLDS
 check = microsoft_swin_v2.check

@@ -23,7 +23,7 @@ from .. import stock
 from ..keymap import Rule
 from ..sizes import vit_config
 from . import Signature, Tensors, transformers_vit
-from .transformers_vit import LEGACY, ends, layers
+from .transformers_vit import LEGACY, ends, layers, without_pooler
 
 
 FAMILY = "hf_vit"
@@ -57,7 +57,7 @@ def read_config(tensors: Tensors, hints: Mapping[str, Any], names: dict[str, str
     config.use_distillation_head = teacher
     if teacher:
         config.architectures = ["DeiTForImageClassificationWithTeacher"]
-    return config
+    return without_pooler(config, tensors)
 
 
 def rules(config: HfViTConfig | None) -> list[Rule]:
@@ -83,6 +83,6 @@ def architecture(config: HfViTConfig, head: str) -> str:
     return f"{STOCK}{head}WithTeacher" if config.use_distillation_head and head != "Model" else STOCK + head
 
 
-def stock_config(config: HfViTConfig) -> Any:
-    """Returns the stock config of the same model."""
+def stock_config(config: HfViTConfig, tensors: Tensors) -> Any:
+    """Returns the stock config of a model with these tensors, under stock names."""
     return stock.stock_config(config, "DeiTConfig")

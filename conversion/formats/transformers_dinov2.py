@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
+
 from hf_swin import HfViTConfig
 
 from .. import stock
@@ -126,6 +128,12 @@ def architecture(config: HfViTConfig, head: str) -> str:
     return f"{STOCK}{'WithRegisters' if config.num_register_tokens else ''}{head}"
 
 
+def buffers(config: HfViTConfig) -> dict[str, torch.Tensor]:
+    """Returns the mask token of a model that has none: the stock class with registers wants one that it never uses."""
+    key = stock.prefix_of(config, BODIES[True]) + "embeddings.mask_token"
+    return {key: torch.zeros(1, config.hidden_size)} if config.num_register_tokens else {}
+
+
 def check(config: HfViTConfig) -> None:
     """Raises ValueError for widths that the stock class cannot compute from a ratio, and for unscaled branches."""
     ratio(config)
@@ -147,7 +155,9 @@ def _gated(config: HfViTConfig, ratio: int) -> int:
     return (int(config.hidden_size * ratio * 2 / 3) + 7) // 8 * 8
 
 
-def stock_config(config: HfViTConfig) -> Any:
-    """Returns the stock config of the same model."""
+def stock_config(config: HfViTConfig, tensors: Tensors) -> Any:
+    """Returns the stock config of a model with these tensors, under stock names."""
     name = "Dinov2WithRegistersConfig" if config.num_register_tokens else "Dinov2Config"
-    return stock.stock_config(config, name, mlp_ratio=ratio(config))
+    masked = any(key.endswith("mask_token") for key in tensors)
+    numbers = {} if config.num_register_tokens else {"use_mask_token": masked}
+    return stock.stock_config(config, name, mlp_ratio=ratio(config), **numbers)

@@ -31,6 +31,7 @@ from .transformers_dinov2 import (
     STOCK,
     architecture,
     around,
+    buffers,
     check,
     plain,
     read_config,
@@ -50,7 +51,7 @@ ATTENTION = dict(
     )
 )
 
-__all__ = ["HOLDS", "STOCK", "architecture", "check", "stock_config"]
+__all__ = ["HOLDS", "STOCK", "architecture", "buffers", "check", "stock_config"]
 
 
 def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfViTConfig:

@@ -124,6 +124,6 @@ def check(config: HfSwinConfig) -> None:
     one_window(config)
 
 
-def stock_config(config: HfSwinConfig) -> Any:
-    """Returns the stock config of the same model."""
+def stock_config(config: HfSwinConfig, tensors: Tensors) -> Any:
+    """Returns the stock config of a model with these tensors, under stock names."""
     return stock.stock_config(config, "SwinConfig", window_size=one_window(config))

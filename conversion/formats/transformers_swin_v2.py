@@ -71,7 +71,7 @@ def check(config: HfSwinV2Config) -> None:
     square_patches(config)
 
 
-def stock_config(config: HfSwinV2Config) -> Any:
-    """Returns the stock config of the same model."""
+def stock_config(config: HfSwinV2Config, tensors: Tensors) -> Any:
+    """Returns the stock config of a model with these tensors, under stock names."""
     windows = {stage.blocks[0].window[0] for stage in config.stage_specs()}
     return stock.stock_config(config, "Swinv2Config", window_size=max(windows))

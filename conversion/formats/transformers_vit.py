@@ -82,7 +82,15 @@ def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfViTConfig:
 def read_config(tensors: Tensors, hints: Mapping[str, Any], names: dict[str, str]) -> HfViTConfig:
     """Returns the config of one of the two layouts; without a config.json the stock class has an epsilon of 1e-12."""
     sizes = partial(vit_config, layer_norm_eps=HfViTConfig.stock_defaults["vit"]["layer_norm_eps"])
-    return stock.read_config(HfViTConfig, tensors, hints, STOCK, BODY, partial(table, names), sizes)
+    config = stock.read_config(HfViTConfig, tensors, hints, STOCK, BODY, partial(table, names), sizes)
+    return without_pooler(config, tensors)
+
+
+def without_pooler(config: HfViTConfig, tensors: Tensors) -> HfViTConfig:
+    """Returns the config of a body that was saved without its pooler, as DINO's, which no config.json says."""
+    if not any(key.endswith("pooler.dense.weight") for key in tensors):
+        config.pooler = "none"
+    return config
 
 
 def rules(config: HfViTConfig | None) -> list[Rule]:
@@ -124,6 +132,6 @@ def layers(names: dict[str, str], body: str) -> list[Rule]:
     ]
 
 
-def stock_config(config: HfViTConfig) -> Any:
-    """Returns the stock config of the same model."""
+def stock_config(config: HfViTConfig, tensors: Tensors) -> Any:
+    """Returns the stock config of a model with these tensors, under stock names."""
     return stock.stock_config(config, "ViTConfig")

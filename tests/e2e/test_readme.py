@@ -8,6 +8,8 @@ import transformers
 from PIL import Image
 
 import hf_swin
+from hf_swin.conversion import formats
+from hf_swin.conversion.checkpoints import CHECKPOINTS
 
 from tiny import SWIN, model_of
 
@@ -41,6 +43,16 @@ def test_code_of_the_readme_runs(block, folders):
         assert [tuple(x.shape) for x in names["feature_maps"]] == [(1, 192, 32, 40), (1, 384, 16, 20), (1, 768, 8, 10)]
     if "classify" in names:
         assert len(names["classify"](Image.new("RGB", (50, 40)))) == 5
+
+
+def test_the_readme_of_conversion_has_every_format_every_file_and_the_right_count():
+    folder = pathlib.Path(__file__).parents[2] / "conversion"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in formats.NAMES if f"`{name}`" not in text]
+    assert not [path.name for path in folder.glob("*.py") if path.name != "__init__.py" and path.name not in text]
+    for readme in (text, README):
+        assert f"# {len(CHECKPOINTS)} published checkpoints" in readme
+    assert f"All {len(formats.NAMES)} formats" in README
 
 
 def test_every_file_of_the_package_is_in_the_readme():

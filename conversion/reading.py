@@ -113,7 +113,10 @@ def read(
     weights, hints = open_weights(local(source)), dict(hints or {})
     if checkpoint:
         known = checkpoints.find(checkpoint)
-        return _identified(_read(weights, from_format, known, hints), known)
+        try:
+            return _identified(_read(weights, from_format, known, hints), known)
+        except UserError as error:
+            raise UserError(f"{str(error).removesuffix('.')}; is it {known.name}?") from error
     known = _recognised(str(source), weights)
     if known is None:
         return _read(weights, from_format, None, hints)
@@ -255,6 +258,9 @@ def _detect(weights: Weights, from_format: str | None, known: Checkpoint | None)
             raise UserError(
                 f"{weights.path} could be {' or '.join(fits)}, whose files are alike: say which with --from."
             )
+    alike = [name for part in candidates for name in formats.NAMES if part.tensors and _bears(part, name)]
+    if alike and not from_format:
+        raise UserError(f"{weights.path} could be {' or '.join(alike)}: say which with --from.")
     reason = f"is not {from_format}" if from_format else "is of no format that this package knows"
     keys = ", ".join(list(weights.tensors)[:6])
     raise UserError(f"{weights.path} {reason}; its {len(weights.tensors)} keys begin with {keys}.")
@@ -263,7 +269,7 @@ def _detect(weights: Weights, from_format: str | None, known: Checkpoint | None)
 def _bears(part: Weights, name: str) -> bool:
     """Whether keys and shapes are those of a format; a wish for a format is not held up by the container."""
     signature = formats.named(name).SIGNATURE
-    return signature.fits(part.tensors, signature.container or part.container)
+    return signature.fits(part.tensors, part.container if signature.container is None else signature.container)
 
 
 def _complete(reading: Reading) -> Reading:
@@ -297,12 +303,6 @@ def _complete(reading: Reading) -> Reading:
     if other:
         raise UserError(f"{reading.weights.path}: {other} is stored as {shapes[other].dtype}, not as a plain number.")
     return reading
-
-
-def expected(config: PreTrainedConfig) -> dict[str, torch.Tensor]:
-    """Returns the parameters of the class that a config names, in memory's names and without values."""
-    with torch.device("meta"):
-        return class_of(config)(config).state_dict()
 
 
 def parse_hint(text: str) -> tuple[str, Any]:

@@ -104,7 +104,7 @@ REFUSALS = [
     ("MAE, fine-tuned", "facebook_deit", "pooling"),
     ("DINOv2 with registers", "timm_vit", "num_register_tokens"),
     ("DeiT-III", "transformers_vit", "layerscale_value"),
-    ("big_vision, mean of sines", "timm_vit", "position_embedding_type"),
+    ("big_vision, mean of sines", "google_vit", "position_embedding_type"),
 ]
 
 

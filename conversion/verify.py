@@ -13,182 +13,12 @@
 # limitations under the License.
 """`hf-swin verify`: two models on the same pixels, part by part."""
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
-import transformers
 import typer
-from PIL import Image
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from torch import nn
-from torchvision.transforms import v2
-from transformers import AutoImageProcessor
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from hf_swin.configuration_shared import pair
 from hf_swin.errors import UserError, errors_in_one_sentence
-from hf_swin.registration import FAMILIES
-
-from . import onnx
-from .peers import PEERS, STOCK_PARTS, parts_of, renamed_part
-from .reading import Reading, parse_hint, read
-
-
-Parts = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A model ready to run: what to call it, and a function from pixels to its parts by this package's names."""
-
-    name: str
-    run: Callable[[torch.Tensor], Parts]
-    reading: Reading
-    size: tuple[int, int]  # of its images, in pixels
-
-
-def runner(source: str | Path, **how: Any) -> Runner:
-    """Returns a source as its publisher's own class runs it, if that is installed, otherwise as this package does."""
-    reading = read(source, **how)
-    family, weights, size = reading.config.model_type, reading.weights, pair(reading.config.image_size)
-    stock = (weights.config or {}).get("model_type")
-    if weights.path.suffix == ".onnx":
-        run = partial(onnx.run, weights.path)
-        return Runner("onnxruntime", run, reading, onnx.image_size(weights.path) or size)
-    if stock in STOCK_PARTS and reading.format.startswith("transformers"):
-        model = getattr(transformers, weights.config["architectures"][0]).from_pretrained(
-            weights.path, dtype=torch.float32
-        )
-        return Runner(
-            f"transformers {type(model).__name__}", _recorded(model, STOCK_PARTS[stock], family), reading, size
-        )
-    peer = PEERS.get(reading.format)
-    if peer:
-        try:
-            model = peer.build(reading.config)
-        except ImportError:
-            peer = None
-        else:
-            model.load_state_dict({key: tensor.read() for key, tensor in weights.tensors.items()})
-            name = f"{type(model).__module__.split('.')[0]} {type(model).__name__}"
-            return Runner(name, _recorded(model, peer.parts, family), reading, size)
-    tensors = dict(reading.tensors())
-    model = reading.model_class.from_pretrained(None, config=reading.config, state_dict=tensors, dtype=torch.float32)
-    own = "" if reading.format in FAMILIES else f" reading {reading.format}"
-    return Runner(f"hf_swin {type(model).__name__}{own}", _recorded(model, parts_of(family), family), reading, size)
-
-
-def _recorded(model: nn.Module, parts: tuple[str, ...], family: str) -> Callable[[torch.Tensor], Parts]:
-    body = getattr(model, "base_model_prefix", "")
-    named = {}
-    for path, module in model.named_modules():
-        name = renamed_part(path.removeprefix(body + "."), parts, parts_of(family))
-        if name and not (name.endswith("merging") and isinstance(module, nn.Identity)):
-            named[name] = module
-    model.eval()
-
-    @torch.inference_mode()
-    def run(pixels: torch.Tensor) -> Parts:
-        found: Parts = {}
-        hooks = [module.register_forward_hook(_recorder(found, name)) for name, module in named.items()]
-        try:
-            answer = model(pixels)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        logits = answer if torch.is_tensor(answer) else answer.get("logits")
-        if torch.is_tensor(answer) and answer.ndim > 2:
-            logits = None  # a body of timm, whose tokens are there already
-        return found if logits is None else {**found, "logits": logits}
-
-    return run
-
-
-def _recorder(found: Parts, name: str):
-    def record(module, inputs, output):
-        found[name] = output if torch.is_tensor(output) else output[0]
-
-    return record
-
-
-@dataclass(frozen=True)
-class Row:
-    """One part: its largest absolute difference, and that relative to the largest value."""
-
-    pixels: str
-    part: str
-    shape: tuple[int, ...]
-    difference: float
-    relative: float
-
-
-def compare(first: Runner, second: Runner, images: dict[str, torch.Tensor]) -> list[Row]:
-    """Returns a row for each part that both have, for each of the images, in the order of the forward pass."""
-    rows = []
-    for name, pixels in images.items():
-        ours, theirs = first.run(pixels), second.run(pixels)
-        for part in ours:
-            if part in theirs and ours[part].numel() == theirs[part].numel():
-                one, other = ours[part].double().flatten(), theirs[part].double().flatten()
-                difference = (one - other).abs().max().item()
-                scale = other.abs().max().clamp(min=1e-12).item()
-                rows.append(Row(name, part, tuple(ours[part].shape), difference, difference / scale))
-    if not rows:
-        raise UserError(f"{first.name} and {second.name} have no part in common: they are of different sizes.")
-    return rows
-
-
-def images_for(reading: Reading, size: tuple[int, int], photograph: Path | None) -> dict[str, torch.Tensor]:
-    """Returns pixels (1, channels, height, width): random ones, and a photograph's."""
-    noise = torch.randn(1, reading.config.num_channels, *size, generator=torch.Generator().manual_seed(0))
-    return {"random": noise, "photograph": _pixels(_photograph(photograph), reading, size)}
-
-
-def _photograph(path: Path | None) -> Image.Image:
-    if path is not None:
-        try:
-            return Image.open(path).convert("RGB")
-        except OSError as error:
-            raise UserError(f"--image {path} is no picture that can be opened.") from error
-    try:
-        from sklearn.datasets import load_sample_image
-    except ImportError as error:
-        raise UserError("name a photograph with --image (without it, one of scikit-learn is taken).") from error
-    return Image.fromarray(load_sample_image("china.jpg"))
-
-
-def _pixels(picture: Image.Image, reading: Reading, size: tuple[int, int]) -> torch.Tensor:
-    """The picture as the model's image processor gives it, brought to a size and to the model's channels."""
-    folder = reading.weights.path
-    if (folder / "preprocessor_config.json").is_file():
-        processor = AutoImageProcessor.from_pretrained(folder)
-        pixels = processor(picture, return_tensors="pt")["pixel_values"]
-    else:
-        steps = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-        pixels = v2.Compose([*steps, v2.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)])(picture)[None]
-    pixels = v2.functional.resize(pixels, list(size), antialias=True)
-    channels = reading.config.num_channels
-    return pixels.mean(1, keepdim=True).expand(-1, channels, -1, -1) if channels != 3 else pixels
-
-
-def table_of(rows: list[Row], tolerance: float) -> Table:
-    """Returns the rows as a table that marks what is past the tolerance."""
-    table = Table("pixels", "part", "shape", box=box.SIMPLE)
-    table.add_column("difference", justify="right")
-    table.add_column("relative", justify="right")
-    table.add_column("")
-    for row in rows:
-        mark = "" if row.relative <= tolerance else "differs"
-        shape = "x".join(map(str, row.shape))
-        table.add_row(row.pixels, row.part, shape, f"{row.difference:.1e}", f"{row.relative:.1e}", mark)
-    return table
 
 
 def verify(
@@ -216,30 +46,15 @@ def verify(
         elif second is None:
             raise UserError("say what to compare with: hf-swin verify A B, or hf-swin verify --evidence FOLDER.")
         else:
+            from .comparison import runner, verify_two
+            from .reading import parse_hint
+
             one = runner(first, checkpoint=checkpoint)
             hints = dict(map(parse_hint, hint or []))
             other = runner(second, checkpoint=checkpoint, from_format=from_, hints=hints)
             print(f"{first}: {one.name}\n{second}: {other.name}")
-            passed = _verify_two(one, other, tolerance, image)
+            passed = verify_two(one, other, tolerance, image)
     raise SystemExit(0 if passed else 1)
-
-
-def _verify_two(one: Runner, other: Runner, tolerance: float, image: Path | None) -> bool:
-    for name in ("model_type", "num_channels"):
-        mine, theirs = getattr(one.reading.config, name), getattr(other.reading.config, name)
-        if mine != theirs:
-            raise UserError(f"the first has {name} {mine} and the second {theirs}: they cannot be compared.")
-    rows = compare(one, other, images_for(one.reading, other.size, image))
-    wide = None if sys.stdout.isatty() else 120  # a pipe has no width of its own
-    Console(width=wide).print(table_of(rows, tolerance))
-    failed = next((row for row in rows if not row.relative <= tolerance), None)
-    if failed is None:
-        print(
-            f"equal: no part differs by more than {max(row.relative for row in rows):.1e} (tolerance {tolerance:.0e})"
-        )
-        return True
-    print(f"{failed.part} is the first to differ, by {failed.relative:.1e} (tolerance {tolerance:.0e})")
-    return False
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def prepare(folder: Path, out: Path, name: str, *, stock: bool = False, license:
         finish_move(out)
         with saved_whole(out) as fresh:
             if stock:
-                from .conversion.convert import export
+                from .conversion.writing import export
 
                 export(folder, fresh, to="transformers")
             else:

@@ -19,8 +19,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 import hf_swin
 from hf_swin.conversion import checkpoints
 from hf_swin.conversion.checkpoints import Checkpoint, Preprocessing
-from hf_swin.conversion.convert import convert_weights
 from hf_swin.conversion.files import open_weights
+from hf_swin.conversion.writing import convert_weights
 from hf_swin.errors import UserError
 
 from commands import converted, refused, run, tree
@@ -754,7 +754,7 @@ else:
 """
 CONVERT = """
 import resource, sys
-from hf_swin.conversion.convert import convert_weights
+from hf_swin.conversion.writing import convert_weights
 convert_weights(sys.argv[1], __import__("pathlib").Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from hf_swin.conversion import formats
+from hf_swin.conversion.comparison import runner
 from hf_swin.conversion.peers import PEERS
 from hf_swin.conversion.reading import read
 from hf_swin.conversion.targets import write_as
-from hf_swin.conversion.verify import runner
 from hf_swin.errors import UserError
 
 from compare import assert_close

@@ -23,8 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from hf_swin.conversion import convert as convert_module
-from hf_swin.conversion import files, pickles
+from hf_swin.conversion import files, pickles, writing
 from hf_swin.conversion.files import open_weights, write, write_safetensors
 from hf_swin.errors import UserError
 
@@ -405,7 +404,7 @@ def attacks(mark):
         "Path.touch": Runs(pathlib.Path.touch, pathlib.PosixPath(mark)),
         "torch.load": Runs(torch.load, str(mark)),
         "runpy": Runs(__import__("runpy").run_path, str(mark)),
-        "getattr": Runs(getattr, os, "system"),
+        "getattr": Runs(getattr, "text", "upper"),
         "numpy": Runs(np.load, str(mark)),
         "inside a record": argparse.Namespace(x=Runs(os.system, f"touch {mark}")),
     }
@@ -417,10 +416,7 @@ def test_nothing_of_a_file_is_run(tmp_path, name, zipped):
     mark = tmp_path / "ran"
     for number, wrap in enumerate((lambda x: x, lambda x: {"model": state(), "x": x}, lambda x: {"model": {"a": x}})):
         path = tmp_path / f"{number}.pth"
-        try:
-            torch.save(wrap(attacks(mark)[name]), path, _use_new_zipfile_serialization=zipped)
-        except (pickle.PicklingError, TypeError):
-            pytest.skip("cannot be written")
+        torch.save(wrap(attacks(mark)[name]), path, _use_new_zipfile_serialization=zipped)
         said = refused("convert", path, "--out", tmp_path / "out")
         assert "nothing of it was run" in said, said
     assert not mark.exists() and not (tmp_path / "out").exists()
@@ -555,13 +551,13 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 @pytest.mark.parametrize("more", [(), ("--image-size", "48"), ("--num-labels", "3")])
 def test_a_full_disk_leaves_everything_as_it_was(tmp_path, source, monkeypatch, more):
     out = tmp_path / "deep" / "out"
-    monkeypatch.setattr(convert_module, "write_safetensors", fails_after(20, FULL))
+    monkeypatch.setattr(writing, "write_safetensors", fails_after(20, FULL))
     assert "the disk is full" in refused("convert", source, "--out", out, *HEADS, *more)
     assert sorted(tmp_path.iterdir()) == [source], "no folder where there was none"
     monkeypatch.undo()
     converted(source, out, *HEADS)
     before = tree(out)
-    monkeypatch.setattr(convert_module, "write_safetensors", fails_after(20, FULL))
+    monkeypatch.setattr(writing, "write_safetensors", fails_after(20, FULL))
     assert "the disk is full" in refused("convert", source, "--out", out, *HEADS, *more)
     assert tree(out) == before
 
@@ -602,7 +598,7 @@ def test_a_disk_that_is_full_indeed(tmp_path, source):
 
 
 def test_an_interruption_leaves_nothing(tmp_path, source, monkeypatch):
-    monkeypatch.setattr(convert_module, "write_safetensors", fails_after(5, KeyboardInterrupt()))
+    monkeypatch.setattr(writing, "write_safetensors", fails_after(5, KeyboardInterrupt()))
     result = run("convert", source, "--out", tmp_path / "out", *HEADS)
     assert result.exit_code == 130 and "interrupted; nothing was written" in result.stderr
     assert sorted(tmp_path.iterdir()) == [source]

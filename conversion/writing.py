@@ -146,7 +146,7 @@ def describe(reading: Reading, source: str) -> dict[str, Any]:
         left.append("the file has no classifier: fine-tuning starts a new one")
     elif reading.config.id2label.get(0) == "LABEL_0" and not (known and checkpoints.id2label(known.labels)):
         left.append("the file does not name its labels: set id2label in config.json")
-    if known is None:
+    if known is None and reading.format not in FAMILIES:
         left.append("the file is of no published name: licence and origin are yours to write on the card")
     return {
         "source": Path(source).name if Path(source).exists() else source,  # no path of this machine

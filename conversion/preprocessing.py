@@ -70,12 +70,18 @@ def _timm(written: dict[str, Any]) -> Preprocessing:
 
 
 def copy_processor(folder: Path, out: Path, before: Any, after: Any) -> None:
-    """Copies an image processor and scales its sizes to another image size."""
+    """Copies an image processor; for another image size it is scaled so that its pictures have that size.
+
+    They need not have had the old one: DINOv2 is prepared at 224 pixels and has positions for 518.
+    """
     if not (folder / FILE).is_file():
         return
     written = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    ratio = pair(after)[0] / pair(before)[0]
-    for name in ("size", "crop_size"):
-        if isinstance(written.get(name), dict):
-            written[name] = {side: side_in and round(side_in * ratio) for side, side_in in written[name].items()}
+    last = written.get("crop_size" if written.get("do_center_crop") else "size") or {}
+    side = last.get("height") or last.get("shortest_edge")
+    if side and pair(after) != pair(before):
+        ratio = pair(after)[0] / side
+        for name in ("size", "crop_size"):
+            if isinstance(written.get(name), dict):
+                written[name] = {edge: pixels and round(pixels * ratio) for edge, pixels in written[name].items()}
     write_text(out / FILE, json.dumps(written, indent=2) + "\n")

@@ -263,6 +263,18 @@ def test_top1_is_that_of_the_published_model_alone(tmp_path, catalogued):
     assert json_of(tmp_path / "out", "preprocessor_config.json")["size"] == {"shortest_edge": 54}
 
 
+@pytest.mark.parametrize("crop, shortest, scaled", [(224, 256, 37), (32, 40, 40)])
+def test_pictures_are_prepared_at_the_new_size_whatever_the_positions_were_for(crop, shortest, scaled, tmp_path):
+    """DINOv2 has positions for 518 pixels and takes pictures of 224."""
+    model_of("hf_vit", image_size=64).save_pretrained(tmp_path / "in")
+    square = {"height": crop, "width": crop}
+    processor = transformers.ViTImageProcessor(size={"shortest_edge": shortest}, do_center_crop=True, crop_size=square)
+    processor.save_pretrained(tmp_path / "in")
+    converted(tmp_path / "in", tmp_path / "out", "--image-size", 32)
+    written = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    assert dict(written.crop_size) == {"height": 32, "width": 32} and written.size["shortest_edge"] == scaled
+
+
 @pytest.mark.parametrize("other", [{"width": 64}, {"depth": 12}, {"patch_size": 16}, {"num_labels": 1000}])
 def test_a_file_that_only_has_the_name_takes_nothing_from_the_catalogue(tmp_path, catalogued, other):
     """A fine-tuned model is often kept under the name of what it began as."""

@@ -13,6 +13,7 @@
 # limitations under the License.
 """The work of `hf-swin verify`: two models run on the same pixels, and all their parts compared."""
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ def runner(source: str | Path, **how: Any) -> Runner:
         except ImportError:
             peer = None
         else:
-            model.load_state_dict({key: tensor.read() for key, tensor in weights.tensors.items()})
+            wanted = model.state_dict()  # a file may hold more: buffers of old versions, the decoder of a MAE
+            model.load_state_dict({key: weights.tensors[key].read() for key in wanted if key in weights.tensors})
             name = f"{type(model).__module__.split('.')[0]} {type(model).__name__}"
             return Runner(name, _recorded(model, peer.parts, family), reading, size)
     tensors = dict(reading.tensors())
@@ -102,12 +104,17 @@ def _recorded(model: nn.Module, parts: tuple[str, ...], family: str) -> Callable
         finally:
             for hook in hooks:
                 hook.remove()
-        logits = answer if torch.is_tensor(answer) else answer.get("logits")
-        if torch.is_tensor(answer) and answer.ndim > 2:
-            logits = None  # a body of timm, whose tokens are there already
-        return found if logits is None else {**found, "logits": logits}
+        return {**found, **_answers(answer)}
 
     return run
+
+
+def _answers(answer: Any) -> Parts:
+    """What a model is asked for: logits, painted pixels or feature maps; the tokens of a body are parts already."""
+    if torch.is_tensor(answer):
+        return {"logits": answer} if answer.ndim == 2 else {}
+    maps = {f"feature_maps.{index}": one for index, one in enumerate(answer.get("feature_maps") or ())}
+    return {name: answer[name] for name in ("logits", "reconstruction") if answer.get(name) is not None} | maps
 
 
 def _recorder(found: Parts, name: str):
@@ -129,19 +136,26 @@ class Row:
 
 
 def compare(first: Runner, second: Runner, images: dict[str, torch.Tensor]) -> list[Row]:
-    """Returns a row for each part that both have, for each of the images, in the order of the forward pass."""
+    """Returns a row for each part that both have, for each of the images, in the order of the forward pass.
+
+    Parts of different sizes differ without measure.
+    """
     rows = []
     for name, pixels in images.items():
         ours, theirs = first.run(pixels), second.run(pixels)
-        for part in ours:
-            if part in theirs and ours[part].numel() == theirs[part].numel():
-                one, other = ours[part].double().flatten(), theirs[part].double().flatten()
-                difference = (one - other).abs().max().item()
-                scale = other.abs().max().clamp(min=1e-12).item()
-                rows.append(Row(name, part, tuple(ours[part].shape), difference, difference / scale))
+        rows += [_row(name, part, ours[part], theirs[part]) for part in ours if part in theirs]
     if not rows:
         raise UserError(f"{first.name} and {second.name} have no part in common: they are of different sizes.")
     return rows
+
+
+def _row(pixels: str, part: str, ours: torch.Tensor, theirs: torch.Tensor) -> Row:
+    if ours.numel() != theirs.numel():
+        return Row(pixels, part, tuple(ours.shape), math.inf, math.inf)
+    difference = (ours.double().flatten() - theirs.double().flatten()).abs().max().item()
+    return Row(
+        pixels, part, tuple(ours.shape), difference, difference / theirs.double().abs().max().clamp(1e-12).item()
+    )
 
 
 def images_for(reading: Reading, size: tuple[int, int], photograph: Path | None) -> dict[str, torch.Tensor]:
@@ -167,7 +181,7 @@ def _pixels(picture: Image.Image, reading: Reading, size: tuple[int, int]) -> to
     """The picture as the model's image processor gives it, brought to a size and to the model's channels."""
     folder = reading.weights.path
     if (folder / "preprocessor_config.json").is_file():
-        processor = AutoImageProcessor.from_pretrained(folder)
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         pixels = processor(picture, return_tensors="pt")["pixel_values"]
     else:
         steps = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]

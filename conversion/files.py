@@ -108,12 +108,12 @@ def _kind(path: Path) -> str:
         raise UserError(f"{path} is empty: download it again.")
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a pointer of Git LFS in place of the weights: run `git lfs pull` or download them.")
+    if head[6:9] == b"\0\0{":  # the length of a header, and the header
+        return ".safetensors"
     if head.lstrip()[:1] in (b"<", b"{"):
         raise UserError(f"{path} is a page of text in place of the weights: download it again.")
     if head.startswith(b"PK\3\4"):
         return _kind_of_archive(path)
-    if head[6:9] == b"\0\0{":  # the length of a header, and the header
-        return ".safetensors"
     return path.suffix if path.suffix in (".safetensors", ".npz", ".onnx") else ".pth"
 
 

@@ -25,6 +25,8 @@ def holds(config: Any, allowed: dict[str, Any]) -> None:
         value = getattr(config, name)
         if name == "pooling" and not config.architectures[0].endswith(("Classification", "WithTeacher")):
             continue  # a body pools nothing
+        if name == "pooling" and value == "mean" and config.use_class_token and not config.norm_after_pooling:
+            raise ValueError("its file would not tell that the mean of the patches is taken and not the class token")
         if value not in (values if isinstance(values, tuple) else (values,)):
             can = " or ".join(map(repr, values)) if isinstance(values, tuple) else repr(values)
             raise ValueError(f"it computes with {name}={can} and this model with {value!r}")

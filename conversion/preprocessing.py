@@ -19,13 +19,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN
-
 from hf_swin.configuration_vit import pair
 from hf_swin.rundir import write_text
 
 from . import checkpoints
-from .checkpoints import Preprocessing
+from .checkpoints import MEAN_AND_STD, Preprocessing
 from .reading import Reading, sizes_and_labels
 
 
@@ -40,7 +38,7 @@ def write_processor(reading: Reading, folder: Path) -> list[str]:
         return []
     recipe, note = preprocessing_of(reading)
     if recipe is None:
-        return ["nothing tells how its images are prepared: no image processor was written"]
+        return [*note, "nothing tells how its images are prepared: no image processor was written"]
     checkpoints.image_processor(recipe).save_pretrained(folder)
     return note
 
@@ -52,7 +50,8 @@ def preprocessing_of(reading: Reading) -> tuple[Preprocessing | None, list[str]]
         return known.preprocessing, []
     written = (reading.weights.config or {}).get("pretrained_cfg")
     if written:
-        return _timm(written), []
+        recipe = _timm(written)
+        return recipe, [] if recipe else ["timm prepares its images in a way that this package has no name for"]
     config = reading.config
     alike = checkpoints.like(reading.format, *sizes_and_labels(config))
     alike = [known for known in alike if known.numbers["image_size"] == config.image_size]
@@ -62,11 +61,15 @@ def preprocessing_of(reading: Reading) -> tuple[Preprocessing | None, list[str]]
     return recipes.pop(), [f"images are prepared as for {alike[0].name}, which has the same numbers: see that it is so"]
 
 
-def _timm(written: dict[str, Any]) -> Preprocessing:
-    """timm's own record of a model: it resizes to the input divided by the share that it crops."""
+def _timm(written: dict[str, Any]) -> Preprocessing | None:
+    """timm's own record of a model: it resizes to the input divided by the share that it crops, or squashes."""
     side, share = written["input_size"][-1], written.get("crop_pct") or 0.875
-    mean = "imagenet" if list(written.get("mean", [])) == list(IMAGENET_DEFAULT_MEAN) else "half"
-    return Preprocessing(mean, math.floor(side / share), side, written.get("interpolation", "bicubic"))
+    found = tuple(written.get("mean", ())), tuple(written.get("std", ()))
+    mean = next((name for name, known in MEAN_AND_STD.items() if found == tuple(map(tuple, known))), None)
+    interpolation, mode = written.get("interpolation", "bicubic"), written.get("crop_mode") or "center"
+    if mean is None or interpolation not in ("bicubic", "bilinear") or mode not in ("center", "squash"):
+        return None
+    return Preprocessing(mean, None if mode == "squash" else math.floor(side / share), side, interpolation)
 
 
 def copy_processor(folder: Path, out: Path, before: Any, after: Any) -> None:

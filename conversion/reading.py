@@ -35,13 +35,12 @@ from hf_swin.registration import FAMILIES
 
 from . import checkpoints, formats
 from .checkpoints import Checkpoint
+from .detection import detect
 from .files import LazyTensor, Weights, first_sentence, open_weights
 from .keymap import KeysDoNotFit, Move, Rule, plan
 from .sizes import head_of
 
 
-# What may stand before the keys of a model: other parts of such a file are left out.
-PARTS = ("module.", "_orig_mod.", "backbone.", "encoder.", "model.", "module.backbone.")
 OURS = "hf_swin"
 # No Hub id ends so.
 ENDINGS = (".pth", ".pt", ".bin", ".npz", ".onnx", ".safetensors")
@@ -122,10 +121,15 @@ def read(
         return _read(weights, from_format, None, hints)
     with suppress(UserError):  # a file may have any name
         reading = _read(weights, from_format, known, hints)
-        if sizes_and_labels(reading.config) == sizes_and_labels(known):
+        if sizes_and_labels(reading.config) == sizes_and_labels(known) and _same_images(reading.config, known):
             return replace(reading, checkpoint=known)
     note = f"it is called {known.name} and has other sizes or labels: nothing was taken from the catalogue"
-    return replace(_read(weights, from_format, None, hints), left_to_user=[note])
+    reading = _read(weights, from_format, None, hints)
+    return replace(reading, left_to_user=[*reading.left_to_user, note])
+
+
+def _same_images(config: PreTrainedConfig, known: Checkpoint) -> bool:
+    return pair(config.image_size) == pair(known.numbers["image_size"])
 
 
 def sizes_and_labels(model: PreTrainedConfig | Checkpoint) -> tuple[Any, ...]:
@@ -145,17 +149,18 @@ def _identified(reading: Reading, known: Checkpoint) -> Reading:
     if sizes != published:
         said, found = (f"width {width}, depth {depth}, patches {patch}" for width, depth, patch in (published, sizes))
         raise UserError(f"{reading.weights.path} is not {known.name}, which has {said}: it has {found}.")
-    if labels == published_labels:
+    if labels == published_labels and _same_images(reading.config, known):
         return replace(reading, checkpoint=known)
-    note = f"it has {labels} labels and {known.name} {published_labels}: no more than numbers were taken from that"
-    return replace(reading, like=known, left_to_user=[note])
+    what = f"{labels} labels" if labels != published_labels else f"images of {reading.config.image_size} pixels"
+    note = f"it has {what}, unlike {known.name}: no more than numbers were taken from that"
+    return replace(reading, like=known, left_to_user=[*reading.left_to_user, note])
 
 
 def _read(weights: Weights, from_format: str | None, known: Checkpoint | None, hints: dict[str, Any]) -> Reading:
     name = (weights.config or {}).get("model_type")
     own = name in FAMILIES
     if not own:
-        weights, name = _detect(weights, from_format, known)
+        weights, name = detect(weights, from_format, known)
     family = name if own else formats.named(name).FAMILY
     unknown = [hint for hint in hints if hint not in _numbers_of(family)]
     if unknown:
@@ -183,15 +188,30 @@ def _numbers_of(family: str) -> set[str]:
 
 def _foreign(weights: Weights, name: str, known: Checkpoint | None, hints: dict[str, Any]) -> Reading:
     module = formats.named(name)
+    if "_rpn_" in str((weights.config or {}).get("architecture")):
+        raise UserError(f"{weights.path} is a ViT of timm with norms after its branches, which this package has not.")
     numbers = dict(known.numbers) if known else {}
     if weights.config and "model_type" in weights.config and name.startswith("transformers"):
         numbers = {"config": weights.config}
     tensors = {key: _looked_at(key, tensor) for key, tensor in weights.tensors.items()}
+    told = {**numbers, **hints}
     try:
-        config = module.config(tensors, {**numbers, **hints})
-        return Reading(weights, name, config, plan(tensors, module.rules(config)))
+        config = module.config(tensors, told)
+        notes = [] if known else _doubts(name, tensors, weights, told)
+        return Reading(weights, name, config, plan(tensors, module.rules(config)), left_to_user=notes)
     except KeyError as error:
         raise UserError(f"{weights.path} looks like {name}, but lacks what belongs to {error}.") from error
+
+
+def _doubts(name: str, tensors: Mapping[str, torch.Tensor], weights: Weights, told: Mapping[str, Any]) -> list[str]:
+    """What was taken as usual, because the file does not say it."""
+    notes = []
+    if name == "timm_vit" and "architecture" not in (weights.config or {}):
+        notes.append("DeiT, DINO and MAE have the same keys and other rules for positions at other sizes: see --from")
+    windows = any(key.endswith("relative_coords_table") for key in tensors)
+    if name == "timm_swin_v2" and not windows and "pretrained_window_sizes" not in told:
+        notes.append("taken as trained in this window: a file of the kind 12to16 needs --hint pretrained_window_sizes")
+    return notes
 
 
 def _looked_at(key: str, tensor: LazyTensor) -> torch.Tensor:
@@ -225,7 +245,8 @@ def _recognised(source: str, weights: Weights) -> Checkpoint | None:
 
 def _own(weights: Weights, kind: str, hints: Mapping[str, Any]) -> Reading:
     """A folder of this package: published names stay, and those of a bare body are given their prefix."""
-    if not hasattr(hf_swin, str((weights.config.get("architectures") or [None])[0])):
+    models = {name for auto, name in FAMILIES[kind].items() if auto != "AutoConfig"}
+    if (weights.config.get("architectures") or [None])[0] not in models:
         raise UserError(f"{weights.path / 'config.json'} names no class of this package in its architectures.")
     config_class = getattr(hf_swin, FAMILIES[kind]["AutoConfig"])
     config = config_class.from_dict({**weights.config, **hints})
@@ -240,36 +261,6 @@ def _own(weights: Weights, kind: str, hints: Mapping[str, Any]) -> Reading:
     with_body = body if not any(key.startswith(body) for key in published.values()) else ""
     rules = [Rule(key, name if name.startswith(apart) else with_body + name) for key, name in published.items()]
     return Reading(weights, kind, config, plan(tensors, rules))
-
-
-def _detect(weights: Weights, from_format: str | None, known: Checkpoint | None) -> tuple[Weights, str]:
-    """The format and the part of the file that is of it."""
-    if from_format and from_format not in formats.NAMES:
-        raise UserError(f"there is no format {from_format!r}: choose one of {', '.join(formats.NAMES)}.")
-    candidates = [weights, *(weights.part(prefix) for prefix in PARTS)]
-    for part in candidates:
-        fits = formats.fitting(part.tensors, part.container)
-        wanted = from_format or (known.format if known else None)
-        if wanted and part.tensors and _bears(part, wanted):
-            return part, wanted
-        if len(fits) == 1 and not from_format:
-            return part, fits[0]
-        if fits and not from_format:
-            raise UserError(
-                f"{weights.path} could be {' or '.join(fits)}, whose files are alike: say which with --from."
-            )
-    alike = [name for part in candidates for name in formats.NAMES if part.tensors and _bears(part, name)]
-    if alike and not from_format:
-        raise UserError(f"{weights.path} could be {' or '.join(alike)}: say which with --from.")
-    reason = f"is not {from_format}" if from_format else "is of no format that this package knows"
-    keys = ", ".join(list(weights.tensors)[:6])
-    raise UserError(f"{weights.path} {reason}; its {len(weights.tensors)} keys begin with {keys}.")
-
-
-def _bears(part: Weights, name: str) -> bool:
-    """Whether keys and shapes are those of a format; a wish for a format is not held up by the container."""
-    signature = formats.named(name).SIGNATURE
-    return signature.fits(part.tensors, part.container if signature.container is None else signature.container)
 
 
 def _complete(reading: Reading) -> Reading:

@@ -151,7 +151,8 @@ def _windows(windows: list[list[int]] | None, stride: list[int], hints: Mapping[
         if missing:
             raise UserError(
                 f"the weights do not tell {' and '.join(missing)}: name a published model of this architecture with "
-                f"--checkpoint, or add {' '.join(f'--hint {name}=N' for name in missing)}"
+                f"--checkpoint, or add {' '.join(f'--hint {name}=N' for name in missing)}, and "
+                "pretrained_window_sizes=[…] if it was trained in other windows"
             )
         return dict(hints)
     last = [side * pixels for side, pixels in zip(windows[-1], stride, strict=True)]

@@ -54,9 +54,19 @@ def write_as(reading: Reading, folder: Path, to: str) -> list[str]:
         write(folder / module.FILE, theirs, module.CONTAINER)
         if hasattr(module, "stock_config"):
             module.stock_config(config, theirs).save_pretrained(folder)
-            notes += write_processor(reading, folder)
+            notes += [*_positions(config), *write_processor(reading, folder)]
         return notes
     raise UserError(f"{reading.weights.path} cannot be written as {to}: {'; '.join(reasons)}.")
+
+
+def _positions(config: PreTrainedConfig) -> list[str]:
+    """A note where the stock class brings positions to another grid by another rule than the model's publisher."""
+    stock = "bicubic_antialias" if getattr(config, "num_register_tokens", 0) else "bicubic"
+    if config.model_type != "hf_vit" or config.position_resizing == stock:
+        return []
+    return [
+        f"at other image sizes stock classes resize positions by {stock}, and this model by {config.position_resizing}"
+    ]
 
 
 def _candidates(to: str, family: str) -> list[str]:

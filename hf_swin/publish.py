@@ -73,6 +73,8 @@ def prepare(folder: Path, out: Path, name: str, *, stock: bool = False, license:
     """
     if out.resolve() == folder.resolve():
         raise UserError(f"--out {out} is the folder itself: choose another one.")
+    if out.is_dir() and any(out.glob("[!.]*")) and not (out / "evidence.safetensors").exists():
+        raise UserError(f"--out {out} holds other files: choose an empty folder, or one that was prepared before.")
     cls = _our_class(folder)
     original = open_model(folder, cls)
     with disk_errors(out):
@@ -133,7 +135,9 @@ def _shard_size(folder: Path) -> int | str:
 
 def _copy_facts(folder: Path, fresh: Path) -> None:
     if (folder / "preprocessor_config.json").exists():
-        AutoImageProcessor.from_pretrained(folder).save_pretrained(fresh)  # names its class, as old files do not
+        AutoImageProcessor.from_pretrained(folder, trust_remote_code=False).save_pretrained(
+            fresh
+        )  # names its class, as old files do not
     for name in COPIED:
         if (folder / name).exists() and not (fresh / name).exists():
             shutil.copyfile(folder / name, fresh / name)

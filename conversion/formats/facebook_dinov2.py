@@ -67,6 +67,12 @@ def buffers(config: HfViTConfig) -> dict[str, torch.Tensor]:
     return {"mask_token": torch.zeros(1, config.hidden_size)}
 
 
+def check(config: HfViTConfig) -> None:
+    """Raises ValueError for a model without scaled branches."""
+    if config.layerscale_value is None:
+        raise ValueError("it scales its branches and this model does not")
+
+
 def mlp(first: str, second: str) -> list[Rule]:
     """Returns the two layers of an MLP by their names."""
     return [

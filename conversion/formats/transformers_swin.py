@@ -120,8 +120,10 @@ def table(names: dict[str, str], ours: str, body: str, norms: Iterable[str] | No
 
 
 def check(config: HfSwinConfig) -> None:
-    """Raises ValueError for windows that the stock class has no place for."""
+    """Raises ValueError for windows that the stock class has no place for, or would partition otherwise."""
     one_window(config)
+    if config.always_partition != is_backbone(config):
+        raise ValueError(f"it always partitions in backbones alone and this model has {config.always_partition=}")
 
 
 def stock_config(config: HfSwinConfig, tensors: Tensors) -> Any:

@@ -32,7 +32,12 @@ FAMILY = "hf_swin_v2"
 FILE, CONTAINER = "model.safetensors", ""
 STOCK, BODY = "Swinv2", "swinv2."
 # Stock absolute positions have a row too many and never run (defect D14).
-HOLDS: dict[str, Any] = {"mask_padding": False, "use_absolute_embeddings": False, "bias_hidden_size": 512}
+HOLDS: dict[str, Any] = {
+    "always_partition": False,
+    "mask_padding": False,
+    "use_absolute_embeddings": False,
+    "bias_hidden_size": 512,
+}
 SIGNATURE = signature(BODY, "attention.self.logit_scale")
 NAMES = {
     **{theirs: ours for theirs, ours in LEGACY.items() if "table" not in theirs},

@@ -263,6 +263,34 @@ def test_top1_is_that_of_the_published_model_alone(tmp_path, catalogued):
     assert json_of(tmp_path / "out", "preprocessor_config.json")["size"] == {"shortest_edge": 54}
 
 
+def test_a_published_name_with_other_images_takes_nothing(tmp_path, catalogued):
+    catalogued("timm_vit.pth", numbers={"image_size": 48, "num_attention_heads": 4})
+    printed = converted(saved("timm_vit", tmp_path), tmp_path / "out", "--hint", "num_attention_heads=4")
+    report = json_of(tmp_path / "out", "conversion.json")
+    assert report["top1"] is None and report["checkpoint"] is None and "nothing was taken from the catalogue" in printed
+
+
+def timm_folder(folder, architecture, **record):
+    folder.mkdir()
+    save_file(peer("timm_vit").state_dict(), folder / "model.safetensors")
+    record = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.9, **record}
+    (folder / "config.json").write_text(json.dumps({"architecture": architecture, "pretrained_cfg": record}))
+    return folder
+
+
+def test_a_folder_of_timm_says_how_its_images_are_prepared(tmp_path):
+    hint = ("--hint", "num_attention_heads=4")
+    converted(timm_folder(tmp_path / "usual", "vit_of_ours"), tmp_path / "out", *hint)
+    assert json_of(tmp_path / "out", "preprocessor_config.json")["image_mean"] == [0.5, 0.5, 0.5]
+    squash = timm_folder(tmp_path / "squash", "vit_of_ours", crop_mode="squash")
+    converted(squash, tmp_path / "squashed", *hint)
+    assert not json_of(tmp_path / "squashed", "preprocessor_config.json")["do_center_crop"]
+    clip = timm_folder(tmp_path / "clip", "vit_of_ours", mean=[0.481, 0.458, 0.408], std=[0.269, 0.261, 0.276])
+    assert "no image processor was written" in converted(clip, tmp_path / "clipped", *hint)
+    rpn = timm_folder(tmp_path / "rpn", "vit_base_patch16_rpn_224")
+    assert "norms after its branches" in refused("convert", rpn, "--out", tmp_path / "no", *hint)
+
+
 @pytest.mark.parametrize("crop, shortest, scaled", [(224, 256, 37), (32, 40, 40)])
 def test_pictures_are_prepared_at_the_new_size_whatever_the_positions_were_for(crop, shortest, scaled, tmp_path):
     """DINOv2 has positions for 518 pixels and takes pictures of 224."""
@@ -307,7 +335,7 @@ def test_the_name_that_the_user_gives_is_held_against_the_file(tmp_path, catalog
     assert "did you mean timm/vit_base_patch16_224.augreg_in21k" in said
     catalogued("some_other_file.pth", num_labels=1000, labels="imagenet-1k")
     printed = converted(path, tmp_path / "out", "--checkpoint", "some_other_file.pth")
-    assert "it has 5 labels and some_other_file.pth 1000: no more than numbers were taken from that" in printed
+    assert "it has 5 labels, unlike some_other_file.pth: no more than numbers were taken from that" in printed
     report = json_of(tmp_path / "out", "conversion.json")
     assert report["checkpoint"] is report["top1"] is report["license"] is None
     assert json_of(tmp_path / "out")["num_attention_heads"] == 4

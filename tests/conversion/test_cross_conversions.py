@@ -13,7 +13,7 @@ from hf_swin.errors import UserError
 from compare import assert_close
 from format_cases import HEADS, NAMED
 from test_formats import model_from
-from tiny import STOCK
+from tiny import STOCK, model_of
 
 
 FIRST = ("microsoft_swin", "timm_swin", "torchvision_swin", "openmmlab_swin", "transformers_swin")
@@ -121,6 +121,23 @@ def test_timm_refuses_the_epsilon_of_stock_models(tmp_path):
     next(stock for stock in STOCK if stock.name == "ViTForImageClassification").build().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="layer_norm_eps=1e-06 and this model with 1e-12"):
         write_as(read(tmp_path), tmp_path, "timm_vit")
+
+
+@pytest.mark.parametrize(
+    ("ours", "target", "reason"),
+    [
+        (("hf_swin", "ForImageClassification", {"always_partition": True}), "transformers", "always_partition"),
+        (("hf_swin", "Backbone", {"always_partition": False}), "transformers", "always_partition"),
+        (("hf_swin_v2", "ForImageClassification", {"always_partition": True}), "transformers", "always_partition"),
+        (("hf_vit", "ForImageClassification", {"pooling": "mean"}), "timm", "would not tell that the mean"),
+        (("hf_vit", "Model", {}), "facebook_dinov2", "scales its branches"),
+    ],
+)
+def test_what_a_file_would_not_tell_is_not_written(ours, target, reason, tmp_path):
+    family, head, numbers = ours
+    model_of(family, head, **numbers).save_pretrained(tmp_path / "in")
+    with pytest.raises(UserError, match=reason):
+        write_as(read(tmp_path / "in"), tmp_path, target)
 
 
 def test_windows_larger_than_their_grid_fit_into_no_publisher_that_shrinks_them(tmp_path):

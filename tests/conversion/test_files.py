@@ -626,3 +626,13 @@ def test_our_own_writer_is_what_transformers_reads(tmp_path):
     model.save_pretrained(tmp_path / "theirs")
     converted(tmp_path / "theirs", tmp_path / "ours")
     same(tmp_path / "ours", {k: lazy.read() for k, lazy in open_weights(tmp_path / "theirs").tensors.items()})
+
+
+@pytest.mark.parametrize("first", [b" <", b" {"])
+def test_a_header_of_any_length_is_no_page_of_text(first, tmp_path):
+    """Safetensors begin with the length of their header, which may look like the beginning of a page."""
+    length = int.from_bytes(first[::-1], "big")
+    text = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + text + bytes(4))
+    assert list(files.open_weights(path).tensors) == ["x"]

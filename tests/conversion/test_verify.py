@@ -147,6 +147,13 @@ def test_other_sizes_share_the_parts_of_equal_size(swin, tmp_path):
     assert run("verify", tmp_path / "larger", path).exit_code == 0
 
 
+def test_another_classifier_is_a_difference(swin, tmp_path):
+    _, folder = swin
+    converted(folder, tmp_path / "other", "--num-labels", 10)
+    result = run("verify", folder, tmp_path / "other")
+    assert result.exit_code == 1 and "logits is the first to differ" in result.stdout, result.output
+
+
 def test_grey_images(tmp_path):
     torch.save(shaken(timm.models.SwinTransformer(**SWIN, in_chans=1)).state_dict(), tmp_path / "grey.pth")
     converted(tmp_path / "grey.pth", tmp_path / "grey")

@@ -504,3 +504,11 @@ def test_stock_transformers_opens_what_was_published_for_it(families, hub, tmp_p
     run(PUBLISH_STOCK, hub, tmp_path, tmp_path, *families)
     assert not [name for repo in hub.repos for name in hub.files(repo) if name.endswith(".py")]
     assert run(STOCK, hub, tmp_path, tmp_path / "expected.safetensors", package=False, offline=True).strip() == "ok"
+
+
+def test_files_of_somebody_else_are_not_touched(tmp_path):
+    model_of("hf_swin").save_pretrained(tmp_path / "model")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "modeling_mine.py").write_text("mine")
+    sentence = refused(tmp_path / "model", "--out", tmp_path / "work")
+    assert "holds other files" in sentence and (tmp_path / "work" / "modeling_mine.py").read_text() == "mine"

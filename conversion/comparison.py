@@ -16,6 +16,7 @@
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,8 @@ from hf_swin.registration import FAMILIES
 
 from . import onnx
 from .peers import PEERS, STOCK_PARTS, parts_of, renamed_part
-from .reading import Reading, read
+from .preprocessing import FILE as PROCESSOR
+from .reading import OURS, Reading, read
 
 
 Parts = dict[str, torch.Tensor]
@@ -57,33 +59,33 @@ class Runner:
 def runner(source: str | Path, **how: Any) -> Runner:
     """Returns a source as its publisher's own class runs it, if that is installed, otherwise as this package does."""
     reading = read(source, **how)
-    family, weights, size = reading.config.model_type, reading.weights, pair(reading.config.image_size)
+    path, size = reading.weights.path, pair(reading.config.image_size)
+    if path.suffix == ".onnx":
+        return Runner("onnxruntime", partial(onnx.run, path), reading, onnx.image_size(path) or size)
+    publisher, model, parts = _model_of(reading)
+    run = _recorded(model, parts, reading.config.model_type)
+    foreign = publisher == OURS and reading.format not in FAMILIES
+    name = f"{publisher} {type(model).__name__}" + (f" reading {reading.format}" if foreign else "")
+    return Runner(name, run, reading, size)
+
+
+def _model_of(reading: Reading) -> tuple[str, nn.Module, tuple[str, ...]]:
+    """Whose class runs a reading, that class with the weights, and what it calls its parts."""
+    weights, config = reading.weights, reading.config
     stock = (weights.config or {}).get("model_type")
-    if weights.path.suffix == ".onnx":
-        run = partial(onnx.run, weights.path)
-        return Runner("onnxruntime", run, reading, onnx.image_size(weights.path) or size)
     if stock in STOCK_PARTS and reading.format.startswith("transformers"):
-        model = getattr(transformers, weights.config["architectures"][0]).from_pretrained(
-            weights.path, dtype=torch.float32
-        )
-        return Runner(
-            f"transformers {type(model).__name__}", _recorded(model, STOCK_PARTS[stock], family), reading, size
-        )
-    peer = PEERS.get(reading.format)
-    if peer:
-        try:
-            model = peer.build(reading.config)
-        except ImportError:
-            peer = None
-        else:
+        stock_class = getattr(transformers, weights.config["architectures"][0])
+        return "transformers", stock_class.from_pretrained(weights.path, dtype=torch.float32), STOCK_PARTS[stock]
+    if reading.format in PEERS:
+        peer = PEERS[reading.format]
+        with suppress(ImportError):  # not installed
+            model = peer.build(config)
             wanted = model.state_dict()  # a file may hold more: buffers of old versions, the decoder of a MAE
             model.load_state_dict({key: weights.tensors[key].read() for key in wanted if key in weights.tensors})
-            name = f"{type(model).__module__.split('.')[0]} {type(model).__name__}"
-            return Runner(name, _recorded(model, peer.parts, family), reading, size)
+            return type(model).__module__.split(".")[0], model, peer.parts
     tensors = dict(reading.tensors())
-    model = reading.model_class.from_pretrained(None, config=reading.config, state_dict=tensors, dtype=torch.float32)
-    own = "" if reading.format in FAMILIES else f" reading {reading.format}"
-    return Runner(f"hf_swin {type(model).__name__}{own}", _recorded(model, parts_of(family), family), reading, size)
+    model = reading.model_class.from_pretrained(None, config=config, state_dict=tensors, dtype=torch.float32)
+    return OURS, model, parts_of(config.model_type)
 
 
 def _recorded(model: nn.Module, parts: tuple[str, ...], family: str) -> Callable[[torch.Tensor], Parts]:
@@ -180,7 +182,7 @@ def _photograph(path: Path | None) -> Image.Image:
 def _pixels(picture: Image.Image, reading: Reading, size: tuple[int, int]) -> torch.Tensor:
     """The picture as the model's image processor gives it, brought to a size and to the model's channels."""
     folder = reading.weights.path
-    if (folder / "preprocessor_config.json").is_file():
+    if (folder / PROCESSOR).is_file():
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         pixels = processor(picture, return_tensors="pt")["pixel_values"]
     else:

@@ -16,7 +16,20 @@
 from typing import Any
 
 from hf_swin import HfSwinConfig
-from hf_swin.configuration_vit import pair
+from hf_swin.configuration_shared import pair
+
+
+# The ViT of the paper, as every class without variants computes it.
+PAPER_VIT: dict[str, Any] = {
+    "position_embedding_type": "learned",
+    "pooling": "class",
+    "norm_after_pooling": False,
+    "use_class_token": True,
+    "use_distillation_token": False,
+    "num_register_tokens": 0,
+    "layerscale_value": None,
+    "use_swiglu_ffn": False,
+}
 
 
 def holds(config: Any, allowed: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hf_swin.configuration_vit import pair
+from hf_swin.configuration_shared import pair
 from hf_swin.rundir import write_text
 
 from . import checkpoints

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from hf_swin import HfSwinConfig, HfSwinV2Config, HfViTConfig
-from hf_swin.configuration_vit import cover, pair
+from hf_swin.configuration_shared import pair
+from hf_swin.configuration_vit import cover
 from hf_swin.errors import UserError
 
 from .keymap import template

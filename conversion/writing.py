@@ -125,16 +125,16 @@ def export(folder: Path, out: Path, to: str) -> None:
 def write_ours(reading: Reading, folder: Path, report: dict[str, Any]) -> None:
     """Writes weights, config, code, image processor and labels in this package's format."""
     folder.mkdir(exist_ok=True)
-    config = reading.config
+    config, shapes = reading.config, reading.shapes()
     names = checkpoints.id2label(reading.checkpoint.labels) if reading.checkpoint else None
     if names and len(names) == config.num_labels and config.id2label[0] == "LABEL_0":
         config.id2label, config.label2id = names, {name: index for index, name in names.items()}
     with torch.device("meta"):
         model = reading.model_class(config)
-    config.dtype = reduce(torch.promote_types, (tensor.dtype for tensor in reading.shapes().values()))
+    config.dtype = reduce(torch.promote_types, (tensor.dtype for tensor in shapes.values()))
     custom_object_save(model, folder, config=config)
     config.save_pretrained(folder)
-    write_safetensors(folder / "model.safetensors", reading.shapes(), reading.tensors())
+    write_safetensors(folder / "model.safetensors", shapes, reading.tensors())
     report["left_to_user"] += write_processor(reading, folder)
 
 

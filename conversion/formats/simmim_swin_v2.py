@@ -39,8 +39,13 @@ check = microsoft_swin_v2.check
 
 def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfSwinV2Config:
     """Returns the config that computes as this publisher's class does; windows come from the saved coordinates."""
+    return read_config(tensors, hints, rules(None))
+
+
+def read_config(tensors: Tensors, hints: Mapping[str, Any], rules: list[Rule]) -> HfSwinV2Config:
+    """Returns the config for one of the two names of the bias network."""
     found = microsoft_swin_v2.coordinates(tensors, "encoder." + microsoft_swin_v2.TABLE)
-    return swin_config(convert(tensors, rules(None)), hints, small_input="square", **found)
+    return swin_config(convert(tensors, rules), hints, small_input="square", **found)
 
 
 def rules(config: HfSwinV2Config | None) -> list[Rule]:

@@ -19,9 +19,8 @@ from typing import Any
 
 from hf_swin import HfSwinV2Config
 
-from ..keymap import Rule, convert
-from ..sizes import swin_config
-from . import Signature, Tensors, microsoft_swin_v2, simmim_swin_v2
+from ..keymap import Rule
+from . import Signature, Tensors, simmim_swin_v2
 
 
 FAMILY = "hf_swin_v2"
@@ -34,8 +33,7 @@ buffers = simmim_swin_v2.buffers
 
 def config(tensors: Tensors, hints: Mapping[str, Any]) -> HfSwinV2Config:
     """Returns the config that computes as this publisher's class does; windows come from the saved coordinates."""
-    found = microsoft_swin_v2.coordinates(tensors, "encoder." + microsoft_swin_v2.TABLE)
-    return swin_config(convert(tensors, rules(None)), hints, small_input="square", **found)
+    return simmim_swin_v2.read_config(tensors, hints, rules(None))
 
 
 def rules(config: HfSwinV2Config | None) -> list[Rule]:

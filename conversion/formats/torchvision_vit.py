@@ -19,6 +19,7 @@ from typing import Any
 from hf_swin import HfViTConfig
 
 from ..keymap import Rule, convert
+from ..limits import PAPER_VIT
 from ..operations import split
 from ..sizes import VIT_LAYER, vit_config
 from . import Signature, Tensors
@@ -32,16 +33,9 @@ HOLDS: dict[str, Any] = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-6,
     "qkv_bias": True,
-    "position_embedding_type": "learned",
-    "pooling": "class",
+    **PAPER_VIT,
     "pooler": ("none", "always"),
     "pooler_act": "tanh",
-    "norm_after_pooling": False,
-    "use_class_token": True,
-    "use_distillation_token": False,
-    "num_register_tokens": 0,
-    "layerscale_value": None,
-    "use_swiglu_ffn": False,
 }
 
 

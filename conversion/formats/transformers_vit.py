@@ -21,6 +21,7 @@ from hf_swin import HfViTConfig
 
 from .. import stock
 from ..keymap import Rule
+from ..limits import PAPER_VIT
 from ..sizes import VIT_LAYER, vit_config
 from . import Signature, Tensors
 
@@ -28,17 +29,7 @@ from . import Signature, Tensors
 FAMILY = "hf_vit"
 FILE, CONTAINER = "model.safetensors", ""
 STOCK, BODY = "ViT", "vit."
-HOLDS: dict[str, Any] = {
-    "position_embedding_type": "learned",
-    "pooling": "class",
-    "pooler": ("none", "model"),
-    "norm_after_pooling": False,
-    "use_class_token": True,
-    "use_distillation_token": False,
-    "num_register_tokens": 0,
-    "layerscale_value": None,
-    "use_swiglu_ffn": False,
-}
+HOLDS: dict[str, Any] = {**PAPER_VIT, "pooler": ("none", "model")}
 # Names of the parts of a layer on disk and, since transformers 5, in memory.
 LEGACY = {
     "layer": "encoder.layer.{i}.",

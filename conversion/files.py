@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from hf_swin.errors import UserError
+from hf_swin.errors import UserError, one_line
 
 from . import pickles
 
@@ -96,7 +96,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 def first_sentence(error: Exception) -> str:
     """Returns the first sentence of a library's message."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error, None) or type(error).__name__
     return text.split(". ")[0].rstrip(".")[:160]
 
 

@@ -29,7 +29,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 import hf_swin
 from hf_swin.configuration_shared import pair
-from hf_swin.errors import UserError
+from hf_swin.errors import UserError, one_line
 from hf_swin.modeling_names import name_in_memory
 from hf_swin.registration import FAMILIES
 
@@ -172,7 +172,7 @@ def _read(weights: Weights, from_format: str | None, known: Checkpoint | None, h
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, ZeroDivisionError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error, None).rstrip(".")
         raise UserError(f"{weights.path}: its numbers make no model: {reason}.") from error
     for hint, value in hints.items():
         found = getattr(reading.config, hint)

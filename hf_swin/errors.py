@@ -22,6 +22,11 @@ class UserError(ValueError):
     """A mistake the user can mend: its message is one sentence that names the value and the remedy."""
 
 
+def one_line(error: BaseException, longest: int | None = 300) -> str:
+    """Returns what a library's error says, in one line of at most `longest` characters."""
+    return " ".join(str(error).split())[:longest]
+
+
 @contextmanager
 def errors_in_one_sentence(interrupted: str) -> Iterator[None]:
     """Quiet the libraries; turn what the user can mend into a sentence and exit code 2, Ctrl-C into `interrupted`."""

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 import hf_swin
 
 from .card import read_json
-from .errors import UserError
+from .errors import UserError, one_line
 from .hub import hub_errors
 
 
@@ -134,8 +134,7 @@ def open_model(folder: Path, cls: type[PreTrainedModel] | None = None) -> PreTra
     try:
         model, info = cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{folder} does not open as {cls.__name__}: {reason}") from error
+        raise UserError(f"{folder} does not open as {cls.__name__}: {one_line(error)}") from error
     for what, keys in (("lacks", info["missing_keys"]), ("has more than", info["unexpected_keys"])):
         if keys:
             names = ", ".join(sorted(keys)[:3])

@@ -22,7 +22,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import httpx, validate_repo_id
 
-from .errors import UserError
+from .errors import UserError, one_line
 
 
 # What an earlier push may have left: `model.safetensors` is read before shards, stock folders have no code, and so on.
@@ -53,7 +53,7 @@ def check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise UserError(f"--repo {repo!r} is no name of a repository: {_first_line(error)}") from error
+        raise UserError(f"--repo {repo!r} is no name of a repository: {one_line(error)}") from error
     if repo.count("/") != 1:
         raise UserError(f"--repo {repo!r} is no name of a repository: give it as user/name.")
 
@@ -89,7 +89,7 @@ def hub_errors(repo: str) -> Iterator[None]:
     except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError) as error:
         raise UserError(_sentence(repo, error)) from error
     except ValueError as error:  # what the Hub finds wrong in the head of a card
-        raise UserError(f"{repo} is refused: {_first_line(error)}") from error
+        raise UserError(f"{repo} is refused: {one_line(error)}") from error
 
 
 def _sentence(repo: str, error: BaseException) -> str:
@@ -100,15 +100,10 @@ def _sentence(repo: str, error: BaseException) -> str:
         answer, cause = getattr(cause, "response", None), cause.__cause__
     if answer is None:
         kind = type(error.__cause__ or error).__name__
-        return f"the connection to the Hub broke ({kind}: {_first_line(error)}): {AGAIN}."
+        return f"the connection to the Hub broke ({kind}: {one_line(error)}): {AGAIN}."
     status = answer.status_code
     if status in MEANINGS:
         return f"{MEANINGS[status].format(repo=repo)} ({status})."
     if status >= 500:
         return f"the Hub has trouble of its own ({status}): wait a little, then {AGAIN}."
-    return f"the Hub refuses {repo} ({status}): {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split())[:300]
+    return f"the Hub refuses {repo} ({status}): {one_line(error)}"

@@ -14,7 +14,6 @@
 """Images and their labels: class folders, saved datasets and Hub datasets, brought into one shape."""
 
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -23,9 +22,7 @@ from pathlib import Path
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
 from PIL import Image as PILImage
-from PIL import ImageOps
 from sklearn.model_selection import train_test_split
-from torchvision.transforms import v2
 
 from .errors import UserError
 
@@ -244,38 +241,3 @@ def check_patch(images: ImageData, patch_size: int | list[int]) -> None:
             f"{images.name} has an image of {width}x{height} pixels, smaller than a patch of {columns}x{rows}: "
             "remove or enlarge such images, or choose a smaller --image-size."
         )
-
-
-def to_rgb(image: PILImage.Image) -> PILImage.Image:
-    """Turn any picture into RGB exactly as the pipelines of transformers do: EXIF rotation, then `convert`."""
-    return ImageOps.exif_transpose(image).convert("RGB")
-
-
-def preprocessing(processor, augmentation: str = "none") -> Callable[[dict], dict]:
-    """Return a `Dataset.with_transform` function: `image`, `label` → `pixel_values` (3, H, W), `labels`.
-
-    Without augmentation this is the image processor alone. With it, the processor resizes, the augmentation works on
-    the resized bytes, and the processor normalises, so that training and evaluation share every other step.
-    """
-    augment = AUGMENTATIONS[augmentation]()
-
-    def transform(batch: dict) -> dict:
-        images = [to_rgb(image) for image in batch["image"]]
-        if augment is not None:
-            resized = processor(images, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
-            images = [augment(image) for image in resized]
-        pixels = processor(images, do_resize=augment is None, return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixels, "labels": batch["label"]}
-
-    return transform
-
-
-def _light() -> v2.Transform:
-    return v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), shear=5)
-
-
-def _photo() -> v2.Transform:
-    return v2.Compose([v2.RandomHorizontalFlip(), v2.TrivialAugmentWide()])
-
-
-AUGMENTATIONS: dict[str, Callable[[], v2.Transform | None]] = {"none": lambda: None, "light": _light, "photo": _photo}

@@ -39,12 +39,13 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 import hf_swin
 
 from .card import model_card
-from .data import AUGMENTATIONS, ImageData, check_patch, load_images, preprocessing, to_rgb
+from .data import ImageData, check_patch, load_images
 from .errors import UserError
 from .metrics import Accuracy, MacroF1
 from .recipe import Recipe, parameter_groups, recipe_for
 from .report import EpochTable, Prediction, announce, confusion_matrix, prediction_sheet, summary, training_curve
 from .rundir import complete_checkpoints, disk_errors, finish_move, saved_whole, write_text
+from .transforms import AUGMENTATIONS, preprocessing, to_rgb
 
 
 CLASSES = {

@@ -16,13 +16,12 @@
 import datasets
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from transformers import ViTImageProcessor
-from transformers.image_utils import load_image
 
-from hf_swin.data import AUGMENTATIONS, check_patch, load_images, preprocessing, to_rgb
+from hf_swin.data import check_patch, load_images
+from hf_swin.transforms import preprocessing
 from hf_swin.errors import UserError
 
 
@@ -182,32 +181,3 @@ def test_an_image_smaller_than_a_patch_is_named(folder):
     check_patch(images, (4, 3))
     with pytest.raises(UserError, match="3x50 pixels, smaller than a patch of 4x4"):
         check_patch(images, 4)
-
-
-@pytest.mark.parametrize("mode", [*MODES.values(), "LA", "CMYK"])
-def test_training_pixels_are_the_pipelines_pixels(mode):
-    """`pipeline` opens every picture with `load_image` and hands it to the processor."""
-    processor = ViTImageProcessor(size={"height": 32, "width": 32}, resample=3, do_convert_rgb=True)
-    image = picture(mode)
-    ours = preprocessing(processor)({"image": [image], "label": [0]})["pixel_values"]
-    theirs = processor(load_image(image), return_tensors="pt")["pixel_values"]
-    assert torch.equal(ours, theirs)
-
-
-def test_exif_rotation_is_applied():
-    image = picture(size=(40, 20))
-    image.getexif()[0x0112] = 6
-    assert to_rgb(image).size == (20, 40)
-
-
-@pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentation_keeps_size_and_range_and_follows_the_seed(name):
-    processor = ViTImageProcessor(size={"height": 24, "width": 28})
-    transform = preprocessing(processor, name)
-    batch = {"image": [picture(seed=index) for index in range(3)], "label": [0, 1, 0]}
-    torch.manual_seed(3)
-    first = transform(batch)["pixel_values"]
-    torch.manual_seed(3)
-    assert torch.equal(first, transform(batch)["pixel_values"])
-    assert first.shape == (3, 3, 24, 28)
-    assert first.min() >= -1 and first.max() <= 1

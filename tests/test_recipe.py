@@ -18,8 +18,8 @@ import itertools
 import pytest
 
 import hf_swin
-from hf_swin.data import AUGMENTATIONS
 from hf_swin.recipe import RECIPES, SMALL_DATA, parameter_groups, recipe_for
+from hf_swin.transforms import AUGMENTATIONS
 
 
 def names_without_decay(model):

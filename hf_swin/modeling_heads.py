@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # Shapes: B batch, H W grid of tokens, C channels, T tokens of an image (ViT: those before the patches included).
-"""Features to answers: pooling, the classifier, the masked-image decoder and its loss, norms of feature maps."""
+"""Features to answers: pooling, classifier and loss, masked-image decoder and loss, norms of feature maps."""
 
 import torch
 from torch import nn
@@ -45,6 +45,27 @@ class Pooler(nn.Module):
 def classifier(config, width: int) -> nn.Module:
     """Returns the linear layer from `width` features to the labels, or the identity for a model without labels."""
     return nn.Linear(width, config.num_labels) if config.num_labels > 0 else nn.Identity()
+
+
+def classification_loss(
+    labels: torch.Tensor, logits: torch.Tensor, config, num_items_in_batch: torch.Tensor | int | None = None, **kwargs
+) -> torch.Tensor:
+    """Returns the loss of logits (B, K), by the kind of labels and `config.problem_type`, which stays as it is.
+
+    Class numbers (B,) and probabilities (B, K), such as MixUp makes, give the cross-entropy; 0 and 1 for each label
+    (B, K) its binary form if the config says "multi_label_classification"; numbers the squared error if it says
+    "regression" or there is one label. `num_items_in_batch` counts the elements of the labels of a whole update.
+    """
+    labels = labels.to(logits.device)
+    # CODEPATH: what was trained for several labels an image, or for numbers, says so.
+    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+        return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype).view_as(logits.squeeze(-1)))
+    if config.problem_type == "multi_label_classification":
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    if num_items_in_batch is None:
+        return F.cross_entropy(logits, labels)
+    images = num_items_in_batch / labels[0].numel()
+    return F.cross_entropy(logits, labels, reduction="sum") / images
 
 
 class MaskedImageDecoder(nn.Module):

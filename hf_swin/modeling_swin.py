@@ -31,7 +31,7 @@ from .configuration_swin import HfSwinConfig
 from .configuration_vit import cover, pair
 from .modeling_attention import WindowAttention
 from .modeling_embeddings import SwinEmbeddings
-from .modeling_heads import FeatureNorms, MaskedImageDecoder, classifier, masked_image_loss
+from .modeling_heads import FeatureNorms, MaskedImageDecoder, classification_loss, classifier, masked_image_loss
 from .modeling_loading import ResizingMixin
 from .modeling_names import SWIN, PublishedNamesMixin, register_names
 from .modeling_stages import SwinStage
@@ -167,6 +167,7 @@ class HfSwinForImageClassification(HfSwinPreTrainedModel):  # trf-ignore: TRF057
         super().__init__(config)
         setattr(self, self.base_model_prefix, self.model_class(config))
         self.classifier = classifier(config, config.hidden_size)
+        self.loss_function = classification_loss
         self.post_init()
 
     @can_return_tuple

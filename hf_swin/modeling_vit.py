@@ -35,7 +35,14 @@ from .configuration_vit import HfViTConfig, cover, pair
 from .modeling_attention import SelfAttention
 from .modeling_blocks import LayerScale, PreNormBlock
 from .modeling_embeddings import ViTEmbeddings
-from .modeling_heads import MaskedImageDecoder, Pooler, classifier, masked_image_loss, pool_tokens
+from .modeling_heads import (
+    MaskedImageDecoder,
+    Pooler,
+    classification_loss,
+    classifier,
+    masked_image_loss,
+    pool_tokens,
+)
 from .modeling_loading import ResizingMixin
 from .modeling_names import VIT, VIT_ALIASES, PublishedNamesMixin, register_names
 
@@ -121,6 +128,7 @@ class HfViTForImageClassification(HfViTPreTrainedModel):  # trf-ignore: TRF057
         # CODEPATH: distilled DeiT checkpoints.
         if config.use_distillation_head:
             self.distillation_classifier = classifier(config, config.hidden_size)
+        self.loss_function = classification_loss
         self.post_init()
 
     @can_return_tuple

@@ -11,39 +11,47 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images and their labels: class folders, saved datasets and Hub datasets, brought into one shape."""
+"""Images and their labels: every kind of source brought into one shape, with fixed, stratified splits."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from io import BytesIO
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
-from PIL import Image as PILImage
+from datasets import ClassLabel, Dataset, Image, LargeList, List, Value
 from sklearn.model_selection import train_test_split
 
 from .errors import UserError
+from .inspection import class_counts, class_numbers, count_splits, inspect, summarise
+from .sources import open_source
 
 
-TEST_SPLITS = ("test", "validation", "valid", "val")
 SCRATCH_SIZES = (28, 32, 48, 64, 96, 112)
-DIGITS_SIZE = 32
+TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.1
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Two splits with the columns `image` and `label`, and what a model and a report need to know about them."""
+    """Two or three splits, and what a model and a report need to know about them.
+
+    A split has the columns `image` (decoded at access), `label` (a class number, or a list of them if `multi_label`),
+    `name` (the path, or "row 7 of 'train'") and `hash` (of size and RGB pixels). `summary` can be written as JSON:
+    `images` per split, `classes` per split, `sizes` (height, width), `modes`, `skipped` names and `leaks`, pairs of
+    names.
+    """
 
     name: str
     train: Dataset
+    validation: Dataset | None
     test: Dataset
     labels: list[str]
+    multi_label: bool
     # Height and width of the smallest image, and the side a model trained from scratch should work at, in pixels.
     smallest: tuple[int, int]
     image_size: int
-    skipped: list[str] = field(default_factory=list)
+    summary: dict[str, Any]
 
 
 def load_images(
@@ -52,184 +60,137 @@ def load_images(
     label_column: str = "label",
     skip_bad: bool = False,
 ) -> ImageData:
-    """Read `digits`, a folder of class folders, a dataset saved with `save_to_disk`, or a Hub dataset.
+    """Read `digits`, a folder of classes or of splits, a CSV file, a dataset saved with `save_to_disk`, or a Hub one.
 
-    A source without a test split gives a fixed, stratified fifth of its images to one. Files that are not images raise
-    `UserError`, or are left out and listed in `skipped` if `skip_bad`.
+    A lone held-out split is the test split; without any, a fixed, stratified fifth of the images becomes it. Raises
+    `UserError` for every mistake in the data, for files that are not images too unless `skip_bad`: then they are left
+    out and listed in the summary.
     """
-    if str(source) == "digits":
-        return _digits()
-    path = Path(source).expanduser()
-    if path.is_dir():
-        splits = _open_folder(path)
-    elif _looks_like_path(str(source)):
-        raise UserError(f"{source} is not a folder: check the path given as data, or create it.")
-    else:
-        splits = _open_hub(str(source))
-    splits = {name: _standard_columns(split, image_column, label_column) for name, split in splits.items()}
-    train, test, skipped, sizes = _checked(splits, skip_bad)
-    labels = train.features["label"].names
-    side = float(np.median([min(size) for size in sizes]))
+    splits, labels = _with_class_numbers(open_source(source, image_column, label_column))
+    splits, pictures, skipped = inspect(splits, skip_bad)
+    multi_label = not isinstance(splits["train"].features["label"], ClassLabel)
+    _check_counts(splits["train"], labels, at_least=1 if multi_label else 2)
+    splits = _three_splits({name: split.cast_column("image", Image()) for name, split in splits.items()})
+    side = float(np.median([min(picture.size) for picture in pictures]))
     return ImageData(
-        name=path.name if path.is_dir() else str(source),
-        train=train,
-        test=test,
+        name=_name(source),
+        **splits,
         labels=labels,
-        smallest=min(sizes, key=min),
+        multi_label=multi_label,
+        smallest=min((picture.size for picture in pictures), key=min),
         image_size=max((size for size in SCRATCH_SIZES if size <= side), default=SCRATCH_SIZES[0]),
-        skipped=skipped,
+        summary=summarise(splits, labels, pictures, skipped),
     )
 
 
-def _digits() -> ImageData:
-    """Return scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 32x32."""
-    from sklearn.datasets import load_digits
+def with_validation(images: ImageData) -> ImageData:
+    """Set a fixed, stratified tenth of `train` apart as `validation`, unless the source has a validation split.
 
-    digits = load_digits()
-    pixels = np.rint(digits.images * (255 / digits.images.max())).astype(np.uint8)
-    side = (DIGITS_SIZE, DIGITS_SIZE)
-    images = [PILImage.fromarray(image).resize(side, PILImage.Resampling.BICUBIC) for image in pixels]
-    labels = [str(name) for name in digits.target_names]
-    features = Features({"image": Image(), "label": ClassLabel(names=labels)})
-    whole = Dataset.from_dict({"image": images, "label": digits.target.tolist()}, features=features)
-    train, test = _stratified_split(whole)
-    return ImageData("digits", train, test, labels, smallest=side, image_size=DIGITS_SIZE)
+    Raises `UserError` if there are too few images.
+    """
+    if images.validation is not None:
+        return images
+    train, validation = _set_apart(images.train, VALIDATION_FRACTION)
+    splits = {"train": train, "validation": validation, "test": images.test}
+    return replace(images, **splits, summary={**images.summary, **count_splits(splits, images.labels)})
 
 
-def _looks_like_path(source: str) -> bool:
-    # A Hub name is "name" or "owner/name"; anything else can only be meant as a path.
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or Path(source).exists()
+def _name(source: str | Path) -> str:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.is_file() else str(source)
 
 
-def _open_folder(path: Path) -> dict[str, Dataset]:
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = load_from_disk(str(path))
-        return dict(saved) if isinstance(saved, DatasetDict) else {"train": saved}
-    files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
-    if any(file.suffix in {".parquet", ".arrow", ".json", ".jsonl", ".csv"} for file in files):
-        return _open_hub(str(path))
-    return {"train": _open_class_folders(path)}
-
-
-def _open_class_folders(path: Path) -> Dataset:
-    classes = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(classes) < 2:
-        found = f"only the sub-folder {classes[0]!r}" if classes else "no sub-folder"
-        raise UserError(f"{path} holds {found}: put the images of each class (two at least) into a folder of its own.")
-    files, labels = [], []
-    for label, name in enumerate(classes):
-        members = sorted(str(file) for file in (path / name).iterdir() if _is_visible_file(file))
-        if not members:
-            raise UserError(f"{path / name} holds no image: put images there, or remove the folder.")
-        files += members
-        labels += [label] * len(members)
-    features = Features({"image": Image(), "label": ClassLabel(names=classes)})
-    return Dataset.from_dict({"image": files, "label": labels}, features=features)
-
-
-def _is_visible_file(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
-
-
-def _open_hub(name: str) -> dict[str, Dataset]:
-    try:
-        return dict(load_dataset(name))
-    except Exception as error:  # `datasets` raises a dozen unrelated classes for "not there" and "cannot be read"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{name!r} is neither a folder here nor a dataset that `datasets.load_dataset` can open ({reason})."
-        ) from error
-
-
-def _standard_columns(split: Dataset, image_column: str, label_column: str) -> Dataset:
-    """Keep two columns, as `image` (not decoded) and `label` (a ClassLabel, sorted unless the dataset orders it)."""
-    for column, option in ((image_column, "--image-column"), (label_column, "--label-column")):
-        if column not in split.column_names:
-            there = ", ".join(split.column_names)
-            raise UserError(f"the dataset has no column {column!r} but {there}: name the right one with {option}.")
-    split = split.select_columns([image_column, label_column])
-    wanted = {image_column: "image", label_column: "label"}
-    split = split.rename_columns({old: new for old, new in wanted.items() if old != new})
-    try:
-        split = split.cast_column("image", Image(decode=False))
-    except (NotImplementedError, TypeError, ValueError) as error:
-        kind = split.features["image"]
-        raise UserError(f"the column {image_column!r} holds {kind}, not images: see --image-column.") from error
-    return split
-
-
-def _checked(splits: dict[str, Dataset], skip_bad: bool) -> tuple[Dataset, Dataset, list[str], list[tuple[int, int]]]:
-    train_name = "train" if "train" in splits else next(iter(splits))
-    test_name = next((name for name in TEST_SPLITS if name in splits and name != train_name), None)
-    skipped, sizes, good = [], [], {}
-    for name in filter(None, (train_name, test_name)):
-        good[name], split_sizes, bad = _readable(splits[name], name, skip_bad)
-        skipped += bad
-        sizes += split_sizes
-    names = _class_names(good[train_name])
-    good = {name: _with_labels(split, names) for name, split in good.items()}
-    good = {name: split.cast_column("image", Image()) for name, split in good.items()}
-    train = good[train_name]
-    counts = np.bincount(train["label"][:], minlength=len(names))
-    for name, count in zip(names, counts, strict=True):
-        if count < 2:
-            raise UserError(f"the class {name!r} has {count} readable image(s) to train on: give it two or more.")
-    train, test = (train, good[test_name]) if test_name else _stratified_split(train)
-    return train, test, skipped, sizes
-
-
-def _readable(split: Dataset, split_name: str, skip_bad: bool) -> tuple[Dataset, list[tuple[int, int]], list[str]]:
-    """Decode every image once, so that a bad one is named before training starts and not in the middle of it."""
-    with ThreadPoolExecutor() as pool:
-        sizes = list(pool.map(_image_size, split["image"]))
-    bad = [index for index, size in enumerate(sizes) if size is None]
-    names = [split[index]["image"]["path"] or f"row {index} of the split {split_name!r}" for index in bad]
-    if bad and not skip_bad:
-        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise UserError(f"{names[0]}{more} is not a readable image: remove it, or add --skip-bad to go on without.")
-    if bad:
-        keep = sorted(set(range(len(split))) - set(bad))
-        split = split.select(keep)
-    return split, [size for size in sizes if size is not None], names
-
-
-def _image_size(image: dict | None) -> tuple[int, int] | None:
-    """Return (height, width) of an undecoded `datasets` image, None if it cannot be decoded."""
-    if image is None:
-        return None
-    try:
-        with PILImage.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"]) as opened:
-            opened.load()
-            return opened.height, opened.width
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError):
-        return None
-
-
-def _class_names(train: Dataset) -> list[str]:
-    feature = train.features["label"]
-    names = feature.names if isinstance(feature, ClassLabel) else [str(value) for value in sorted(set(train["label"]))]
+def _with_class_numbers(splits: dict[str, Dataset]) -> tuple[dict[str, Dataset], list[str]]:
+    """Number the labels of all splits by the classes of `train`, in their order or sorted."""
+    train = splits["train"].features["label"]
+    multi_label = isinstance(train, List | LargeList)
+    values = {name: _label_values(split) for name, split in splits.items()}
+    if not multi_label:  # the Hub has sets whose test labels are secret
+        values = {name: rows for name, rows in values.items() if name == "train" or any(rows)}
+    named = train.feature if multi_label else train
+    names = named.names if isinstance(named, ClassLabel) else sorted(set(chain.from_iterable(values["train"])))
+    names = [str(name) for name in names]
     if len(names) < 2:
         raise UserError(f"the only class is {', '.join(names) or '(none)'}: a classifier needs two or more.")
-    return names
+    numbered = {}
+    for name, rows in values.items():
+        numbers = _numbers(splits[name], name, rows, names, multi_label)
+        feature = List(ClassLabel(names=names)) if multi_label else ClassLabel(names=names)
+        numbered[name] = splits[name].remove_columns("label").add_column("label", numbers, feature=feature)
+    return numbered, names
 
 
-def _with_labels(split: Dataset, names: list[str]) -> Dataset:
-    if isinstance(split.features["label"], ClassLabel) and split.features["label"].names == names:
-        return split
+def _label_values(split: Dataset) -> list[list]:
+    """Return the labels of every row as the source has them, names for a ClassLabel, nothing for a missing one."""
+    feature = split.features["label"]
+    kind = feature.feature if isinstance(feature, List | LargeList) else feature
+    if not isinstance(kind, Value | ClassLabel):
+        raise UserError(f"the label column holds {feature}, not labels: see --label-column.")
+    rows = [row if isinstance(row, list) else [row] for row in split["label"][:]]
+    rows = [[value for value in row if value is not None and value != ""] for row in rows]
+    if isinstance(kind, ClassLabel):  # -1 stands for a secret label
+        return [[kind.names[value] for value in row if value >= 0] for row in rows]
+    return rows
+
+
+def _numbers(split: Dataset, split_name: str, rows: list[list], names: list[str], multi_label: bool) -> list:
     number = {name: index for index, name in enumerate(names)}
-    values = [str(value) for value in split["label"]]
-    unknown = sorted(set(values) - set(names))
-    if unknown:
-        raise UserError(f"the class {unknown[0]!r} is in the test split only: add images of it to train on.")
-    split = split.remove_columns("label").add_column("label", [number[value] for value in values])
-    return split.cast_column("label", ClassLabel(names=names))
+    numbers = []
+    for row, values in enumerate(rows):
+        unknown = [value for value in values if str(value) not in number]
+        if unknown:
+            raise UserError(
+                f"the class {str(unknown[0])!r} is in the {split_name} split only: add images of it to train on."
+            )
+        if len(set(values)) < len(values):
+            raise UserError(f"{split['name'][row]} has the label {values[0]!r} twice: list the classes an image has.")
+        if not values and not multi_label:
+            raise UserError(f"{split['name'][row]} has no label: give it one, or remove it.")
+        numbers.append([number[str(value)] for value in values])
+    return numbers if multi_label else [row[0] for row in numbers]
 
 
-def _stratified_split(whole: Dataset, fraction: float = 0.2) -> tuple[Dataset, Dataset]:
-    labels = np.asarray(whole["label"][:])
-    size = max(len(np.unique(labels)), math.ceil(fraction * len(labels)))
-    train, test = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=0)
-    return whole.select(np.sort(train)), whole.select(np.sort(test))
+def _check_counts(train: Dataset, labels: list[str], at_least: int) -> None:
+    words = {1: "one", 2: "two"}[at_least]
+    for label, count in zip(labels, class_counts(train, len(labels)), strict=True):
+        if count < at_least:
+            raise UserError(f"the class {label!r} has {count} readable image(s) to train on: give it {words} or more.")
+
+
+def _three_splits(splits: dict[str, Dataset]) -> dict[str, Dataset | None]:
+    train, validation, test = (splits.get(name) for name in ("train", "validation", "test"))
+    if test is None:
+        validation, test = None, validation
+    if test is None:
+        train, test = _set_apart(train, TEST_FRACTION)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _set_apart(whole: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
+    """Split a part off, the same in every run, stratified by the rarest class of each image.
+
+    Copies of a picture stay together. What is alone in its class, and the last image of a class, stays in the first.
+    """
+    rows = class_numbers(whole)
+    counts = np.bincount(list(chain.from_iterable(rows)))
+    strata = np.array([min(row, key=lambda label: (counts[label], label), default=-1) for row in rows])
+    _, first, picture = np.unique(whole["hash"][:], return_index=True, return_inverse=True)
+    first = np.sort(first)
+    _, stratum, members = np.unique(strata[first], return_inverse=True, return_counts=True)
+    pool = first[members[stratum] > 1]
+    apart = np.zeros(len(whole), dtype=bool)
+    if len(pool):
+        size = max(int((members > 1).sum()), math.ceil(fraction * len(pool)))
+        _, chosen = train_test_split(pool, test_size=size, stratify=strata[pool], random_state=0)
+        apart = np.isin(picture, picture[chosen])
+    for label in set(chain.from_iterable(rows)).difference(*(rows[row] for row in np.flatnonzero(~apart))):
+        last = next(row for row, labels in enumerate(rows) if label in labels)
+        apart[picture == picture[last]] = False
+    if not apart.any():
+        raise UserError(f"{len(first)} different image(s) of {len(counts)} classes are too few to set some apart.")
+    return whole.select(np.flatnonzero(~apart)), whole.select(np.flatnonzero(apart))
 
 
 def check_patch(images: ImageData, patch_size: int | list[int]) -> None:

@@ -24,6 +24,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import safe_open
 
+from .record import PICTURES, REPORT, SPEEDS, counts_of, score_names
 from .registration import FAMILIES
 
 
@@ -57,11 +58,6 @@ TYPES = {
     "dinov2_with_registers": ("DINOv2 with registers", "hf_vit"),
     "swin": ("Swin Transformer", "hf_swin"),
     "swinv2": ("Swin Transformer V2", "hf_swin_v2"),
-}
-PICTURES = {
-    "training_curve.png": "Loss and accuracy per epoch",
-    "confusion_matrix.png": "Confusion matrix",
-    "predictions.png": "Predictions on unseen images",
 }
 SHOWN_KEYS = 20
 
@@ -126,8 +122,10 @@ def _results(run: dict[str, Any], conversion: dict[str, Any]) -> list[EvalResult
     task, found = "image-classification", []
     if run:
         data = {"task_type": task, "dataset_type": run["data"], "dataset_name": run["data"], "dataset_split": "test"}
-        for kind, label, metric in (("accuracy", "Accuracy", "accuracy"), ("f1", "Macro F1", "macro_f1")):
-            found.append(EvalResult(**data, metric_type=kind, metric_name=label, metric_value=run[metric]))
+        for key, value in run["scores"].items():
+            if key != "loss":
+                kind, label = score_names(key)
+                found.append(EvalResult(**data, metric_type=kind, metric_name=label, metric_value=value))
     top1 = conversion.get("top1")
     if top1 is not None:
         data = {"dataset_type": "imagenet-1k", "dataset_name": "ImageNet-1k", "dataset_split": "validation"}
@@ -204,11 +202,15 @@ def _code(first: str | None, source: str, cls: str, name: str, flag: str, role: 
 def _data(folder: Path, run: dict[str, Any], conversion: dict[str, Any]) -> Iterator[str]:
     yield "## Data"
     if run:
-        labels = ", ".join(f"`{label}`" for label in run["labels"])
-        yield (
-            f"{run['train_images']} training images and {run['test_images']} test images in {len(run['labels'])} "
-            f"classes: {labels}."
-        )
+        images, labels = run["images"], run["labels"]
+        names = ", ".join(f"`{label}`" for label in labels[:SHOWN_KEYS])
+        more = f" and {len(labels) - SHOWN_KEYS} more, all in `config.json`" if len(labels) > SHOWN_KEYS else ""
+        several = ", of which an image may have several" if run["multi_label"] else ""
+        yield f"{counts_of(images['images'])} in {len(labels)} classes{several}: {names}{more}."
+        if images["skipped"]:
+            yield f"Files left out because they are not images: {len(images['skipped'])}."
+        if images["leaks"]:
+            yield f"Pictures found in more than one split: {len(images['leaks'])}. The scores below count them."
     elif conversion:
         yield f"That of the source, `{conversion['source']}`."
     else:
@@ -243,15 +245,26 @@ def _metrics(folder: Path, run: dict[str, Any], results: list[EvalResult]) -> It
     for picture, title in PICTURES.items():
         if (folder / picture).exists():
             yield f"![{title}]({picture})"
+    if (folder / REPORT).exists():
+        yield f"Every class, the mistakes and the recipe: [{REPORT}]({REPORT})."
     if run:
-        recipe = run["recipe"]
-        yield (
-            f"The loss there is {run['loss']:.4f} (cross-entropy, label smoothing {recipe['label_smoothing']}). AdamW, "
-            "linear warm-up, cosine decay; no weight decay on biases, norms, tokens and position tables. Seed "
-            f"{run['seed']}, {run['seconds']} s."
-        )
-        rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in recipe.items()]
+        yield _training(run)
+        rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in run["recipe"].items()]
         yield "\n".join(["| recipe | |", "| --- | --- |", *rows])
+        if run["notes"]:
+            yield "\n".join(["Notes:", "", *(f"- {note}" for note in run["notes"])])
+
+
+def _training(run: dict[str, Any]) -> str:
+    loss = run["scores"].get("loss")
+    parts = [f"Trained {SPEEDS[run['speed']]}. Seed {run['seed']}, {run['seconds']} s."]
+    if loss is not None:
+        parts.append(f"The loss on the test images is {loss:.4f}.")
+    if run["speed"] != "probe":
+        parts.append(
+            "AdamW, linear warm-up, cosine decay; no weight decay on biases, norms, tokens and position tables."
+        )
+    return " ".join(parts)
 
 
 def _origin(license: str | None, base: str | None) -> Iterator[str]:

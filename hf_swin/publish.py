@@ -23,16 +23,17 @@ from transformers import AutoImageProcessor
 
 import hf_swin
 
-from .card import PICTURES, TYPES, model_card, role_of
+from .card import TYPES, model_card, role_of
 from .errors import UserError
 from .evidence import check_evidence, open_model, read_config, write_evidence
 from .hub import check_name, push, stale
+from .record import PICTURES, REPORT
 from .registration import FAMILIES
 from .rundir import disk_errors, finish_move, saved_whole
 
 
 # Facts that a run or a conversion left; they travel as they are.
-COPIED = ("metrics.json", "conversion.json", "LICENSE", *PICTURES)
+COPIED = ("metrics.json", "conversion.json", "LICENSE", REPORT, *PICTURES)
 # Largest difference, relative to the answers, between a folder and what is published of it.
 TOLERANCE = 1e-4
 

@@ -375,8 +375,9 @@ def test_preparing_twice_gives_the_same_bytes_and_leaves_nothing_old(tmp_path):
 
 RUN = {
     "data": "digits", "family": "swin", "init": "microsoft/swin-tiny-patch4-window7-224", "seed": 0, "seconds": 80,
-    "accuracy": 0.99, "macro_f1": 0.98, "loss": 0.1, "train_images": 1437, "test_images": 360, "labels": ["0", "1"],
-    "recipe": {"epochs": 3, "label_smoothing": 0.1},
+    "speed": "full", "scores": {"accuracy": 0.99, "macro_f1": 0.98, "loss": 0.1}, "labels": ["0", "1"],
+    "images": {"images": {"train": 1437, "validation": 0, "test": 360}, "skipped": [], "leaks": []},
+    "multi_label": False, "recipe": {"epochs": 3, "label_smoothing": 0.1}, "notes": [],
 }  # fmt: skip
 CONVERSION = {
     "source": "swin_tiny_patch4_window7_224.pth", "format": "microsoft_swin", "checkpoint": "swin-tiny", "top1": 81.2,

@@ -14,208 +14,228 @@
 """Fine-tuning with the Trainer of transformers: from images to a saved, checked and documented model."""
 
 import json
+import os
 import shutil
 import time
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import torch
-import transformers
-from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    PreTrainedConfig,
-    ProgressCallback,
-    Trainer,
-    TrainingArguments,
-    ViTImageProcessor,
-    pipeline,
-    set_seed,
-)
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+from torch import nn
+from transformers import EarlyStoppingCallback, PreTrainedModel, ProgressCallback, Trainer, TrainingArguments, set_seed
 
-import hf_swin
-
-from .card import model_card
-from .data import ImageData, check_patch, load_images
+from .data import ImageData, load_images, with_validation
 from .errors import UserError
-from .metrics import Accuracy, MacroF1
-from .recipe import Recipe, parameter_groups, recipe_for
-from .report import EpochTable, Prediction, announce, confusion_matrix, prediction_sheet, summary, training_curve
-from .rundir import complete_checkpoints, disk_errors, finish_move, saved_whole, write_text
-from .transforms import AUGMENTATIONS, preprocessing, to_rgb
+from .metrics import image_metrics
+from .parameters import freeze
+from .probe import probe
+from .processes import on_cpu, one_complaint, this_process
+from .recipe import Recipe, read_recipe, recipe_for
+from .report import EpochTable, announce
+from .rundir import complete_checkpoints, disk_errors, finish_move, write_text
+from .saving import probabilities, save_run
+from .starting import CLASSES, build_model, family_of, with_adapters
+from .trainer import ImageTrainer
+from .transforms import ImageRows
 
 
-CLASSES = {
-    "swin": (hf_swin.HfSwinConfig, hf_swin.HfSwinForImageClassification),
-    "swin_v2": (hf_swin.HfSwinV2Config, hf_swin.HfSwinV2ForImageClassification),
-    "vit": (hf_swin.HfViTConfig, hf_swin.HfViTForImageClassification),
+SPEEDS = ("full", "lora", "probe")
+# What `keep` and `patience` can go by; the first is the default.
+METRICS = {
+    False: ("accuracy", "macro_f1", "balanced_accuracy", "loss"),
+    True: ("mean_average_precision", "macro_f1", "loss"),
 }
-FAMILY_OF = {
-    model_type: family
-    for family, (config_class, _) in CLASSES.items()
-    for model_type in (config_class.model_type, *config_class.stock_defaults)
-}
-# Images on the sheet of predictions: a fixed random choice, then the most confident mistakes.
-SHOWN_IMAGES, SHOWN_MISTAKES = 24, 8
+# More workers than this only wait for each other at one disk.
+MOST_WORKERS = 8
 
 
+@one_complaint()
 def finetune(
     data: str | Path = "digits",
     family: str = "swin",
     init: str | Path | None = None,
     out: str | Path | None = None,
     *,
+    speed: str = "full",
+    recipe: str | Path | None = None,
     image_size: int | None = None,
     image_column: str = "image",
     label_column: str = "label",
     skip_bad: bool = False,
+    keep_adapter: bool = False,
     seed: int = 0,
     resume: bool | None = None,
+    arguments: dict[str, Any] | None = None,
     **overrides: Any,
 ) -> Trainer:
-    """Fine-tune a classifier on `data`, save it in `out` with its card and pictures, load it back and check it.
+    """Fine-tune a classifier on `data`, save it in `out` with its card and report, load it back and check it.
 
-    `overrides` replace numbers of the recipe (see `Recipe`). `resume=None` goes on from the last complete checkpoint of
-    the same command, True insists on one, False begins again. Raises `UserError` for what the user can mend.
+    `speed` is "full" (all weights), "lora" (small adapters, merged at the end) or "probe" (a head on frozen features).
+    `overrides`, and the file `recipe`, replace numbers of the recipe (see `Recipe`), `arguments` those of
+    `TrainingArguments`. `resume=None` goes on from the last complete checkpoint of the same command, True insists on
+    one, False begins again. Raises `UserError` for what the user can mend.
     """
     started = time.monotonic()
+    _check_speed(speed, init)
     images = load_images(data, image_column, label_column, skip_bad)
-    family = _family_of(str(init)) if init else family
-    recipe = _recipe(family, images, init is not None, overrides)
+    family = family_of(str(init)) if init else family
+    recipe = _recipe(family, images, init is not None, {**(read_recipe(recipe) if recipe else {}), **overrides})
+    if recipe.selects and speed != "probe":
+        images = with_validation(images)
     out = Path(out or Path("runs") / f"{family}-{images.name.replace('/', '-')}")
-    settings = {"data": str(data), "family": family, "init": init and str(init), "image_size": image_size, "seed": seed}
-    announce(images, family, init, out)
-    set_seed(seed)
-    model, processor = build_model(family, images, recipe, init, image_size)
+    settings = {"data": str(data), "family": family, "init": init and str(init), "speed": speed}
+    settings |= {"image_size": image_size, "seed": seed}
+    if this_process().is_main_process:
+        announce(images, family, init, out, speed)
+    model, processor, frozen, notes = _model(images, recipe, settings)
     with disk_errors(out):
-        finish_move(out)
-        checkpoint = _checkpoint(out / "checkpoints", {**settings, **asdict(recipe)}, resume)
-        trainer = make_trainer(model, processor, images, recipe, out / "checkpoints", seed)
-        if checkpoint:
-            print(f"going on from {checkpoint}")
-        trainer.train(resume_from_checkpoint=checkpoint)
-        results = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval")
-        facts = {**settings, "seconds": round(time.monotonic() - started), **_facts(images, results.metrics)}
-        shown = _save(out, trainer, images, results, facts)
-    summary(out, shown, facts)
+        trainer = make_trainer(model, processor, images, recipe, out / "checkpoints", seed, frozen, arguments)
+        if speed != "probe":
+            _train(trainer, {**settings, **asdict(recipe)}, resume)
+        settings |= {"seconds": round(time.monotonic() - started), "notes": notes}
+        save_run(out, trainer, images, settings, keep_adapter)
     return trainer
 
 
-def _family_of(init: str) -> str:
-    try:
-        model_type = PreTrainedConfig.get_config_dict(init)[0].get("model_type")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{init!r} holds no model: give --init a folder with a config.json or a Hub id.") from error
-    if model_type not in FAMILY_OF:
-        raise UserError(f"{init!r} is a {model_type!r} model: --init takes {', '.join(sorted(FAMILY_OF))}.")
-    return FAMILY_OF[model_type]
+def _check_speed(speed: str, init: str | Path | None) -> None:
+    if speed not in SPEEDS:
+        raise UserError(f"there is no speed {speed!r}: choose one of {', '.join(SPEEDS)}.")
+    if speed != "full" and init is None:
+        raise UserError(f"the speed {speed!r} starts from trained weights: say which with --init.")
 
 
 def _recipe(family: str, images: ImageData, pretrained: bool, overrides: dict[str, Any]) -> Recipe:
     if family not in CLASSES:
         raise UserError(f"there is no family {family!r}: choose one of {', '.join(CLASSES)}.")
-    unknown = sorted(set(overrides) - {field.name for field in fields(Recipe)})
-    if unknown:
-        raise UserError(f"a recipe has no {unknown[0]!r}: it has {', '.join(field.name for field in fields(Recipe))}.")
     recipe = recipe_for(family, len(images.train), pretrained, **overrides)
-    if recipe.augmentation not in AUGMENTATIONS:
-        raise UserError(f"there is no augmentation {recipe.augmentation!r}: choose one of {', '.join(AUGMENTATIONS)}.")
-    return recipe
+    known = METRICS[images.multi_label]
+    if recipe.metric not in (*known, "auto"):
+        raise UserError(f"images with such labels have no {recipe.metric!r}: choose one of {', '.join(known)}.")
+    return replace(recipe, metric=known[0]) if recipe.metric == "auto" else recipe
 
 
-def build_model(
-    family: str, images: ImageData, recipe: Recipe, init: str | Path | None = None, image_size: int | None = None
-) -> tuple[transformers.PreTrainedModel, Any]:
-    """Return a model and its image processor; weights of `init` or random; `image_size` is a side in pixels."""
-    config_class, model_class = CLASSES[family]
-    names = dict(enumerate(images.labels))
-    numbers = {name: index for index, name in names.items()}
-    wanted = {"id2label": names, "label2id": numbers, "drop_path_rate": recipe.drop_path}
-    if init:
-        model = model_class.from_pretrained(init, ignore_mismatched_sizes=True, **wanted)
-        processor = _processor_of(init, image_size or model.config.image_size)
-        if image_size:
-            processor.size = {"height": image_size, "width": image_size}
-    else:
-        try:
-            config = config_class.for_image_size(image_size or images.image_size, **wanted)
-        except ValueError as error:
-            raise UserError(f"--image-size: {error}.") from error
-        model = model_class(config)
-        processor = _new_processor(config.image_size, mean=[0.5] * 3, std=[0.5] * 3)
-    check_patch(images, model.config.patch_size)
-    return model, processor
-
-
-def _new_processor(size: int | list[int], mean: list[float], std: list[float]) -> ViTImageProcessor:
-    height, width = (size, size) if isinstance(size, int) else size
-    bicubic = PILImageResampling.BICUBIC
-    side = {"height": height, "width": width}
-    return ViTImageProcessor(size=side, resample=bicubic, image_mean=mean, image_std=std, do_convert_rgb=True)
-
-
-def _processor_of(init: str | Path, size: int | list[int]) -> Any:
+def _model(
+    images: ImageData, recipe: Recipe, settings: dict[str, Any]
+) -> tuple[PreTrainedModel, Any, list[nn.Module], list[str]]:
+    """Return a model that is ready for its speed, its processor, what of it is frozen, and what there is to note."""
+    set_seed(settings["seed"])
+    model, processor = build_model(settings["family"], images, recipe, settings["init"], settings["image_size"])
+    if settings["speed"] == "probe":
+        model, processor, notes = probe(model, processor, images, recipe.balance == "loss", settings["image_size"])
+        return model, processor, [], notes
+    if settings["speed"] == "lora":
+        model = with_adapters(model, recipe.lora_rank)
     try:
-        return AutoImageProcessor.from_pretrained(init)
-    except (OSError, ValueError):  # weights without a preprocessor_config.json: what ImageNet weights expect
-        return _new_processor(size, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        return model, processor, freeze(model, recipe.freeze), []
+    except ValueError as error:
+        raise UserError(f"freeze is {recipe.freeze}: {error}.") from error
 
 
-class _ImageTrainer(Trainer):
-    """The Trainer, with this package's choice of what weight decay leaves alone."""
+def make_trainer(
+    model: PreTrainedModel,
+    processor: Any,
+    images: ImageData,
+    recipe: Recipe,
+    folder: Path,
+    seed: int = 0,
+    frozen: Sequence[nn.Module] = (),
+    arguments: dict[str, Any] | None = None,
+) -> ImageTrainer:
+    """Return a Trainer that follows `recipe`, keeps its checkpoints in `folder` and prints a line per epoch.
 
-    recipe: Recipe
-
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            model = self.model if model is None else model
-            optimizer_class, numbers = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer_class(parameter_groups(model, self.recipe), **numbers)
-        return self.optimizer
-
-
-def make_trainer(model, processor, images: ImageData, recipe: Recipe, folder: Path, seed: int = 0) -> Trainer:
-    """Return a Trainer that follows `recipe`, keeps its checkpoints in `folder` and prints a line per epoch."""
-    metric = evaluate.combine([Accuracy(), MacroF1()])
-    arguments = TrainingArguments(
-        str(folder),
-        num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=2 * recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        warmup_steps=recipe.warmup,
-        lr_scheduler_type="cosine",
-        label_smoothing_factor=recipe.label_smoothing,
-        logging_strategy="epoch",
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        report_to=[],
-        disable_tqdm=False,
-        seed=seed,
-    )
-    trainer = _ImageTrainer(
+    `frozen` are modules that do not learn; `arguments` replace those of `TrainingArguments`.
+    """
+    labels = len(images.labels), images.multi_label
+    metric = image_metrics(*labels)
+    trainer = ImageTrainer(
         model=model,
-        args=arguments,
+        args=TrainingArguments(**{**_arguments(recipe, len(images.train), folder, seed), **(arguments or {})}),
+        recipe=recipe,
+        multi_label=images.multi_label,
+        frozen=frozen,
         processing_class=processor,
-        train_dataset=images.train.with_transform(preprocessing(processor, recipe.augmentation)),
-        eval_dataset=images.test.with_transform(preprocessing(processor)),
-        compute_metrics=lambda p: metric.compute(predictions=p.predictions.argmax(-1), references=p.label_ids),
+        train_dataset=ImageRows(images.train, processor, *labels, recipe, seed),
+        eval_dataset=ImageRows(images.validation or images.test, processor, *labels),
+        compute_metrics=lambda results: metric.compute(
+            predictions=probabilities(results.predictions, images.multi_label), references=results.label_ids
+        ),
     )
-    trainer.recipe = recipe
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(EpochTable)
+    trainer.add_callback(EpochTable("validation" if images.validation else "test"))
+    if recipe.patience:
+        trainer.add_callback(EarlyStoppingCallback(recipe.patience))
     return trainer
 
 
-def _checkpoint(folder: Path, settings: dict[str, Any], resume: bool | None) -> str | None:
-    """Return the last complete checkpoint to go on from, and note the settings of the run for the next time."""
+def _arguments(recipe: Recipe, images: int, folder: Path, seed: int) -> dict[str, Any]:
+    processes = this_process().num_processes
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this machine
+    workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // (2 * beside)))
+    return {
+        "output_dir": str(folder),
+        "num_train_epochs": recipe.epochs,
+        "per_device_train_batch_size": _images_at_once(recipe, images, processes),
+        "per_device_eval_batch_size": 2 * max(1, recipe.batch_size // processes),
+        "gradient_accumulation_steps": recipe.accumulation,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.clip,
+        "warmup_steps": recipe.warmup,
+        "lr_scheduler_type": "cosine",
+        "logging_strategy": "epoch",
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "load_best_model_at_end": recipe.keep == "best",
+        "metric_for_best_model": f"eval_{recipe.metric}",
+        "greater_is_better": recipe.metric != "loss",
+        "restore_callback_states_from_checkpoint": True,
+        "remove_unused_columns": False,
+        "dataloader_num_workers": workers,
+        "dataloader_persistent_workers": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": on_cpu(),
+        "ddp_find_unused_parameters": False,
+        "report_to": [],
+        "disable_tqdm": False,
+        "seed": seed,
+    }
+
+
+def _images_at_once(recipe: Recipe, images: int, processes: int) -> int:
+    """Return how many images a process works on at once, so that all of them make up the recipe's batch.
+
+    Raises `UserError` if that is no whole number; a data set smaller than a batch makes the batch smaller.
+    """
+    parts = processes * recipe.accumulation
+    if recipe.batch_size % parts:
+        raise UserError(
+            f"batch_size {recipe.batch_size} does not divide into {processes} process(es) of {recipe.accumulation} "
+            f"part(s): choose a multiple of {parts}."
+        )
+    at_once = min(recipe.batch_size, images) // parts
+    if not at_once:
+        raise UserError(f"{images} training images do not divide into {parts} parts: use fewer processes or parts.")
+    return at_once
+
+
+def _train(trainer: ImageTrainer, settings: dict[str, Any], resume: bool | None) -> None:
+    """Train, from the last complete checkpoint if there is one; processes look for it after the first has tidied up."""
+    folder = Path(trainer.args.output_dir)
+    with this_process().main_process_first():
+        if this_process().is_main_process:
+            finish_move(folder.parent)
+            _tidy(folder, settings, resume)
+        found = complete_checkpoints(folder)
+    if found and this_process().is_main_process:
+        print(f"going on from {found[-1]}", flush=True)
+    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+
+
+def _tidy(folder: Path, settings: dict[str, Any], resume: bool | None) -> None:
+    """Leave only checkpoints to go on from, and note the settings of the run for the next time."""
     if resume is False:
         shutil.rmtree(folder, ignore_errors=True)
     found = complete_checkpoints(folder)
@@ -232,59 +252,3 @@ def _checkpoint(folder: Path, settings: dict[str, Any], resume: bool | None) -> 
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(noted, json.dumps(settings, indent=2))
-    return str(found[-1]) if found else None
-
-
-def _save(out: Path, trainer: Trainer, images: ImageData, results: Any, facts: dict) -> list[Prediction]:
-    """Write everything the run leaves behind, check that it loads, and only then let it replace what was there."""
-    probabilities = torch.tensor(results.predictions).softmax(-1)
-    predicted, truth = probabilities.argmax(-1).tolist(), results.label_ids.tolist()
-    chosen = _choose(probabilities, truth)
-    with saved_whole(out) as folder:
-        trainer.model.save_pretrained(folder)
-        trainer.processing_class.save_pretrained(folder)
-        write_text(folder / "metrics.json", json.dumps({**facts, "recipe": asdict(trainer.recipe)}, indent=2) + "\n")
-        shown = _load_back(folder, images, chosen, probabilities[chosen])
-        training_curve(trainer.state.log_history, folder / "training_curve.png")
-        confusion_matrix(truth, predicted, images.labels, folder / "confusion_matrix.png")
-        wrong = sum(a != b for a, b in zip(predicted, truth, strict=True))
-        title = f"{len(shown)} of {len(truth)} unseen images; {wrong} of all are wrong and come last"
-        prediction_sheet(shown, folder / "predictions.png", title)
-        model_card(folder, out.name).save(folder / "README.md")
-    shutil.rmtree(out / "checkpoints")
-    return shown
-
-
-def _choose(probabilities: torch.Tensor, truth: list[int]) -> list[int]:
-    confidence, predicted = probabilities.max(-1)
-    mistakes = (predicted != torch.tensor(truth)).nonzero().flatten().tolist()
-    mistakes = sorted(mistakes, key=lambda index: -confidence[index])[:SHOWN_MISTAKES]
-    order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(0)).tolist()
-    room = SHOWN_IMAGES + SHOWN_MISTAKES - len(mistakes)
-    return [index for index in order if index not in mistakes][:room] + mistakes
-
-
-def _load_back(folder: Path, images: ImageData, chosen: list[int], expected: torch.Tensor) -> list[Prediction]:
-    """Predict the chosen test images with the saved files alone, as a user would; RuntimeError if they disagree."""
-    rows = images.test.select(chosen)
-    pictures = [to_rgb(row["image"]) for row in rows]
-    model = AutoModelForImageClassification.from_pretrained(folder).eval()
-    processor = AutoImageProcessor.from_pretrained(folder)
-    with torch.inference_mode():
-        reloaded = model(**processor(pictures, return_tensors="pt")).logits.softmax(-1)
-    answers = [best[0] for best in pipeline("image-classification", model=str(folder), top_k=1)(pictures)]
-    scores = torch.tensor([answer["score"] for answer in answers])
-    for name, found, wanted in (("model", reloaded, expected), ("pipeline", scores, expected.max(-1).values)):
-        if not torch.allclose(found.float(), wanted.float(), atol=1e-3):
-            raise RuntimeError(f"the saved {name} does not repeat the predictions of the trained one")
-    return [
-        Prediction(picture, images.labels[row["label"]], answer["label"], answer["score"])
-        for picture, row, answer in zip(pictures, rows, answers, strict=True)
-    ]
-
-
-def _facts(images: ImageData, metrics: dict[str, float]) -> dict[str, Any]:
-    scores = {name: metrics[f"eval_{name}"] for name in ("accuracy", "macro_f1", "loss")}
-    counts = {"train_images": len(images.train), "test_images": len(images.test), "skipped_files": images.skipped}
-    versions = {"hf_swin": hf_swin.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
-    return {**scores, **counts, "labels": images.labels, "versions": versions}

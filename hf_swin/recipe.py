@@ -11,36 +11,99 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The numbers of a fine-tuning run, as a table, and which parameters weight decay leaves alone."""
+"""The numbers of a fine-tuning run, as a table that the command line or a file can override."""
 
-import re
-from dataclasses import dataclass, replace
+import json
+import math
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import yaml
+
+from .errors import UserError, one_line
 
 
-@dataclass(frozen=True)
+def _number(text: str, default: Any = MISSING, least: float = 0, most: float = math.inf) -> Any:
+    return field(default=default, metadata={"help": text, "least": least, "most": most})
+
+
+def _choice(text: str, default: str, *others: str) -> Any:
+    return field(default=default, metadata={"help": text, "choices": (default, *others)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How one run trains: AdamW, a linear warm-up, then half a cosine down to zero.
 
-    `warmup` is the part of all steps spent warming up; `drop_path` the rate of the deepest block; `augmentation` a name
-    of `hf_swin.data.AUGMENTATIONS`.
+    Raises `UserError` for a number out of its range.
     """
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    label_smoothing: float = 0.1
-    drop_path: float = 0.0
-    augmentation: str = "light"
+    epochs: int = _number("Passes over the training images.", least=1)
+    batch_size: int = _number("Images of one update, over all processes and accumulated steps.", least=1)
+    learning_rate: float = _number("Highest learning rate, that of the head.")
+    layer_decay: float = _number("Factor on the learning rate for each block further from the head.", 1.0, most=1)
+    weight_decay: float = _number("Pull of AdamW towards zero; spares biases, norms, tokens and tables.", 0.05)
+    warmup: float = _number("Part of all updates spent warming up.", 0.1, most=1)
+    clip: float = _number("Longest gradient; 0 is no limit.", 1.0)
+    label_smoothing: float = _number("Part of a label spread over all classes.", 0.1, most=1)
+    drop_path: float = _number("Rate at which the deepest block is skipped; lower ones less.", 0.0, most=1)
+    augmentation: str = _choice("Changes to training images.", "light", "none", "photo", "randaugment")
+    random_erasing: float = _number("Probability of a blank rectangle in a training image.", 0.0, most=1)
+    mixup: float = _number("Alpha of MixUp, which blends two images and their labels; 0 is off.", 0.0)
+    cutmix: float = _number("Alpha of CutMix, which pastes a rectangle of another image; 0 is off.", 0.0)
+    ema: float = _number("Decay of the running mean of the weights that is evaluated and saved; 0 is off.", 0.0, most=1)
+    freeze: int = _number("First stages (Swin) or blocks (ViT) left as they are; 0 trains everything.", 0)
+    balance: str = _choice(
+        "For rare classes: weights in the loss, or drawn as often as the others.", "none", "loss", "sampling"
+    )
+    keep: str = _choice("Which weights to save: those of the last epoch, or of the best by `metric`.", "last", "best")
+    metric: str = _choice(
+        "Score that `keep` and `patience` go by.",
+        "auto",
+        "accuracy",
+        "macro_f1",
+        "balanced_accuracy",
+        "mean_average_precision",
+        "loss",
+    )
+    patience: int = _number("Epochs without a better `metric` after which to stop; 0 is never.", 0)
+    accumulation: int = _number("Parts that an update's images are worked on in, to need less memory.", 1, least=1)
+    lora_rank: int = _number("Rank of the matrices that the speed `lora` trains.", 8, least=1)
+
+    def __post_init__(self):
+        for name, entry in FIELDS.items():
+            object.__setattr__(self, name, _checked(name, entry, getattr(self, name)))
+
+    @property
+    def selects(self) -> bool:
+        """Whether the run goes by a score, for which it needs images that are neither trained on nor tested on."""
+        return self.keep == "best" or self.patience > 0
+
+
+FIELDS: dict[str, Field] = {entry.name: entry for entry in fields(Recipe)}
+
+
+def _checked(name: str, entry: Field, value: Any) -> Any:
+    choices = entry.metadata.get("choices")
+    if choices:
+        if value not in choices:
+            raise UserError(f"there is no {name} {value!r}: choose one of {', '.join(choices)}.")
+        return value
+    whole = entry.type is int
+    if isinstance(value, str) or value is None or isinstance(value, bool) or (whole and value != int(value)):
+        raise UserError(f"{name} is {value!r}: give a {'whole ' if whole else ''}number.")
+    least, most = entry.metadata["least"], entry.metadata["most"]
+    if not least <= value <= most:
+        limits = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise UserError(f"{name} is {value}: give {limits}.")
+    return entry.type(value)
 
 
 # Training images up to which a data set counts as small.
 SMALL_DATA = 5_000
 
+# From random weights on small data: chosen on a validation part of the training images of the digits.
 RECIPES: dict[tuple[str, str, str], Recipe] = {
     # family, weights to start from, data size
     ("swin", "random", "small"): Recipe(epochs=15, batch_size=32, learning_rate=1e-3),
@@ -59,25 +122,30 @@ RECIPES: dict[tuple[str, str, str], Recipe] = {
 
 
 def recipe_for(family: str, images: int, pretrained: bool, **overrides: Any) -> Recipe:
-    """Return the row of the table for a family and a number of training images; `overrides` replace its numbers."""
+    """Return the row of the table for a family and a number of training images; `overrides` replace its numbers.
+
+    Raises `UserError` for a name that a recipe does not have, or a value out of range.
+    """
     start = "pretrained" if pretrained else "random"
     size = "small" if images <= SMALL_DATA else "large"
+    unknown = sorted(set(overrides) - set(FIELDS))
+    if unknown:
+        raise UserError(f"a recipe has no {unknown[0]!r}: it has {', '.join(FIELDS)}.")
     return replace(RECIPES[family, start, size], **overrides)
 
 
-# Tables of tokens, positions and position biases, and temperatures: decay would pull them towards a value that means
-# nothing. The same list as `no_weight_decay` in the official Swin, Swin v2 and timm code.
-NO_DECAY = re.compile(
-    r"(cls_token|distillation_token|register_tokens|mask_token|position_embeddings|relative_position_bias_table|logit_scale)$"
-    r"|(^|\.)continuous_position_bias\."
-)
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Return the overrides in a YAML or JSON file: a recipe's own names, or a run's `metrics.json` with its `recipe`.
 
-
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Split the trainable parameters into those that decay (matrices, kernels) and those that do not."""
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    kept = {name for name, parameter in named if parameter.ndim <= 1 or NO_DECAY.search(name)}
-    return [
-        {"params": [value for name, value in named if name not in kept], "weight_decay": recipe.weight_decay},
-        {"params": [value for name, value in named if name in kept], "weight_decay": 0.0},
-    ]
+    Raises `UserError` for a file that cannot be read or holds something else.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as a recipe ({one_line(error)}): give a YAML or JSON file.") from error
+    found = found.get("recipe", found) if isinstance(found, dict) else found
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no recipe: write lines like `epochs: 10`.")
+    return found

@@ -11,32 +11,21 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The table of recipes is complete, and weight decay touches matrices only (defect D20b of the peers)."""
+"""The table of recipes is complete, and its numbers can be replaced by options and files, within their ranges."""
 
 import itertools
+import json
+from dataclasses import asdict
 
 import pytest
 
-import hf_swin
-from hf_swin.recipe import RECIPES, SMALL_DATA, parameter_groups, recipe_for
-from hf_swin.transforms import AUGMENTATIONS
-
-
-def names_without_decay(model):
-    recipe = recipe_for("vit", 100, pretrained=False, weight_decay=0.3)
-    decayed, kept = parameter_groups(model, recipe)
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
-    ids = {id(parameter) for parameter in kept["params"]}
-    together = [id(parameter) for group in (decayed, kept) for parameter in group["params"]]
-    wanted = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
-    assert sorted(together) == sorted(wanted)
-    return {name for name, parameter in model.named_parameters() if id(parameter) in ids}
+from hf_swin.errors import UserError
+from hf_swin.recipe import FIELDS, RECIPES, SMALL_DATA, Recipe, read_recipe, recipe_for
 
 
 def test_every_family_start_and_size_has_a_row():
     rows = itertools.product(("swin", "swin_v2", "vit"), ("random", "pretrained"), ("small", "large"))
     assert set(RECIPES) == set(rows)
-    assert all(recipe.augmentation in AUGMENTATIONS and 0 <= recipe.warmup < 1 for recipe in RECIPES.values())
 
 
 def test_recipe_for_picks_by_start_and_size_and_takes_overrides():
@@ -46,32 +35,65 @@ def test_recipe_for_picks_by_start_and_size_and_takes_overrides():
 
 
 @pytest.mark.parametrize(
-    ("prefix", "never"),
+    ("numbers", "message"),
     [
-        ("HfSwin", "relative_position_bias_table"),
-        ("HfSwinV2", "logit_scale continuous_position_bias"),
-        ("HfViT", "cls_token position_embeddings"),
+        ({"speed": 3}, "a recipe has no 'speed': it has epochs, batch_size"),
+        ({"epochs": 0}, "epochs is 0: give 1 or more"),
+        ({"epochs": 2.5}, "epochs is 2.5: give a whole number"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast': give a number"),
+        ({"learning_rate": None}, "learning_rate is None: give a number"),
+        ({"mixup": True}, "mixup is True: give a number"),
+        ({"drop_path": 1.5}, "drop_path is 1.5: give 0 to 1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan: give 0 or more"),
+        ({"balance": "both"}, "no balance 'both': choose one of none, loss, sampling"),
     ],
 )
-def test_d20b_no_decay_on_tokens_positions_temperatures(prefix, never):
-    config = getattr(hf_swin, f"{prefix}Config").for_image_size(32, num_labels=3)
-    model = getattr(hf_swin, f"{prefix}ForImageClassification")(config)
-    kept = names_without_decay(model)
-    for name, parameter in model.named_parameters():
-        special = any(word in name for word in never.split())
-        assert (name in kept) == (special or parameter.ndim == 1), name
-    for word in never.split():
-        assert any(word in name for name in kept), word
+def test_a_wrong_number_is_named(numbers, message):
+    with pytest.raises(UserError, match=message):
+        recipe_for("vit", 10, pretrained=False, **numbers)
 
 
-def test_d20b_no_decay_on_every_kind_of_vit_token():
-    config = hf_swin.HfViTConfig.for_image_size(32, num_register_tokens=2, use_distillation_token=True)
-    kept = names_without_decay(hf_swin.HfViTForMaskedImageModeling(config))
-    for token in ("cls_token", "distillation_token", "register_tokens", "mask_token", "position_embeddings"):
-        assert any(name.endswith(token) for name in kept), token
+def test_numbers_have_the_type_of_their_field():
+    recipe = recipe_for("vit", 10, pretrained=False, epochs=3.0, mixup=1)
+    assert (type(recipe.epochs), type(recipe.mixup)) == (int, float)
 
 
-def test_frozen_parameters_are_in_no_group():
-    model = hf_swin.HfViTForImageClassification(hf_swin.HfViTConfig.for_image_size(32))
-    model.vit.requires_grad_(False)
-    assert names_without_decay(model) == {"classifier.bias"}
+def test_every_field_says_what_it_is():
+    assert all(field.metadata["help"].endswith(".") for field in FIELDS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "epochs: 3\nlearning_rate: 1.0e-3\nkeep: best\n"),
+        ("a.yml", "{epochs: 3, learning_rate: 0.001, keep: best}"),
+        ("a.json", '{"epochs": 3, "learning_rate": 1e-3, "keep": "best"}'),
+        ("metrics.json", '{"scores": {}, "recipe": {"epochs": 3, "learning_rate": 1e-3, "keep": "best"}}'),
+    ],
+)
+def test_a_file_gives_overrides(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_recipe(tmp_path / name) == {"epochs": 3, "learning_rate": 1e-3, "keep": "best"}
+
+
+def test_the_recipe_of_a_run_repeats_it(tmp_path):
+    recipe = recipe_for("swin", 10, pretrained=False, cutmix=1, ema=0.9)
+    (tmp_path / "metrics.json").write_text(json.dumps({"recipe": asdict(recipe)}))
+    assert recipe_for("vit", 10**6, pretrained=True, **read_recipe(tmp_path / "metrics.json")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a\n- b", "holds no recipe"), ("a: [", "cannot be read as a recipe"), (None, "cannot be read")],
+)
+def test_a_file_that_holds_no_recipe_is_named(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_recipe(tmp_path / "a.yaml")
+
+
+def test_only_a_recipe_that_goes_by_a_score_selects():
+    numbers = {"epochs": 1, "batch_size": 1, "learning_rate": 1}
+    assert not Recipe(**numbers).selects
+    assert Recipe(**numbers, keep="best").selects and Recipe(**numbers, patience=1).selects

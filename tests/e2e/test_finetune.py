@@ -37,14 +37,15 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from hf_swin import HfViTConfig, HfViTForImageClassification
+from hf_swin import HfViTConfig, HfViTForImageClassification, saving
 from hf_swin import finetune as module
 from hf_swin.cli import app
 from hf_swin.finetune import finetune
+from hf_swin.starting import build_model, new_processor
 
 
-SAVED = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "metrics.json"}
-PICTURES = {"training_curve.png", "confusion_matrix.png", "predictions.png"}
+SAVED = {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "metrics.json", "report.html"}
+PICTURES = {"training_curve.png", "confusion_matrix.png", "calibration.png", "predictions.png"}
 CLASSES = ("blue", "green", "red")
 
 
@@ -113,10 +114,12 @@ def test_one_epoch_leaves_a_model_that_loads_everywhere(family, folder, tmp_path
     assert {answer["label"] for answer in answers} == set(CLASSES)
 
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert (metrics["train_images"], metrics["test_images"], metrics["labels"]) == (19, 5, list(CLASSES))
+    assert metrics["images"]["images"] == {"train": 19, "validation": 0, "test": 5}
+    assert (metrics["labels"], metrics["speed"], metrics["timing"]["steps"]) == (list(CLASSES), "full", 1)
+    assert set(metrics["scores"]) == {"accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error", "loss"}
     card = ModelCard.load(tmp_path / "run" / "README.md")
     assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "image-classification")
-    assert card.data.eval_results[0].metric_value == metrics["accuracy"]
+    assert card.data.eval_results[0].metric_value == metrics["scores"]["accuracy"]
     assert "import hf_swin" in card.text
 
     screen = capfd.readouterr()
@@ -161,7 +164,7 @@ def test_a_full_disk_while_saving_leaves_the_finished_model_alone(folder, tmp_pa
     def card(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "model_card", card)
+    monkeypatch.setattr(saving, "model_card", card)
     refused = command("--data", folder, "--out", tmp_path / "run", "--epochs", 1, "--seed", 5)
     assert_refused(refused, "cannot be written (the disk is full)")
     assert contents(tmp_path / "run") == before
@@ -244,13 +247,17 @@ def test_bad_files_are_skipped_and_counted_if_asked(tmp_path, capsys):
     (bad / "red" / "notes.png").write_text("no image")
     finetune(bad, out=tmp_path / "run", epochs=1, skip_bad=True)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["skipped_files"] == [str(bad / "red" / "notes.png")]
+    assert metrics["images"]["skipped"] == [str(bad / "red" / "notes.png")]
     assert "left out 1 file(s)" in capsys.readouterr().out
 
 
 def test_wrong_names_in_code_raise_one_sentence(folder):
-    with pytest.raises(module.UserError, match="no 'speed': it has epochs"):
-        finetune(folder, speed=3)
+    with pytest.raises(module.UserError, match="no 'rate': it has epochs"):
+        finetune(folder, rate=3)
+    with pytest.raises(module.UserError, match="no speed 'fast': choose one of full, lora, probe"):
+        finetune(folder, speed="fast")
+    with pytest.raises(module.UserError, match="no 'mean_average_precision': choose one of accuracy"):
+        finetune(folder, metric="mean_average_precision")
     with pytest.raises(module.UserError, match="no family 'resnet'"):
         finetune(folder, family="resnet")
     with pytest.raises(module.UserError, match="no augmentation 'wild'"):
@@ -262,7 +269,7 @@ def test_init_from_our_weights_keeps_trunk_and_processor_and_changes_the_head(fo
     images = module.load_images(folder)
     images.labels.append("new")
     recipe = module.recipe_for("vit", 10, pretrained=True)
-    model, processor = module.build_model("vit", images, recipe, tmp_path / "first")
+    model, processor = build_model("vit", images, recipe, tmp_path / "first")
     saved = load_file(tmp_path / "first" / "model.safetensors")
     assert torch.equal(model.vit.embeddings.cls_token, saved["vit.embeddings.cls_token"])
     assert model.classifier.out_features == 4
@@ -298,7 +305,7 @@ def test_the_plain_trainer_takes_the_same_pieces(folder, tmp_path):
     images = module.load_images(folder)
     set_seed(0)
     model = HfViTForImageClassification(HfViTConfig.for_image_size(28, num_labels=3))
-    processor = module._new_processor(28, mean=[0.5] * 3, std=[0.5] * 3)
+    processor = new_processor(28)
     recipe = module.recipe_for("vit", 10, pretrained=False, epochs=1)
     trainer = module.make_trainer(model, processor, images, recipe, tmp_path)
     assert {group["weight_decay"] for group in trainer.create_optimizer().param_groups} == {0.0, recipe.weight_decay}
@@ -341,5 +348,5 @@ def test_digits_from_random_weights(family, tmp_path):
     result = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    print(f"{family}: {metrics['accuracy']:.2%} in {metrics['seconds']} s")
-    assert metrics["accuracy"] >= 0.97
+    print(f"{family}: {metrics['scores']['accuracy']:.2%} in {metrics['seconds']} s")
+    assert metrics["scores"]["accuracy"] >= 0.97

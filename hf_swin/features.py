@@ -114,14 +114,14 @@ def _computed(model: PreTrainedModel, processor: Any, split: Dataset, depths: Se
     hooks = [listen(depth) for depth in depths]
     model.eval().to(device)
     try:
-        with torch.inference_mode(), halves:
+        with torch.no_grad(), halves:  # inference_mode() would cast the weights anew for each batch
             for pixels in tqdm(loader, desc="features", unit="batch", disable=None, leave=False):
                 model.base_model(pixels.to(device))
     finally:
         model.cpu()
         for hook in hooks:
             hook.remove()
-    return {depth: torch.cat(batches).clone() for depth, batches in parts.items()}
+    return {depth: torch.cat(batches) for depth, batches in parts.items()}
 
 
 def _pixels(processor: Any, rows: list[dict[str, Any]]) -> torch.Tensor:

@@ -16,13 +16,11 @@
 
 import copy
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from datasets import Dataset
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
-from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -37,10 +35,8 @@ from .transforms import output_size
 CHOOSING = 2_000
 # Small images are enlarged this many times: enough patches to see, few enough to be fast.
 ENLARGED = 3
-# Weights of the squared norm, from strong to weak: of the regression that compares depths, and of the head.
+# Weights of the squared norm in a ridge regression, per image, from strong to weak.
 RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)
-PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
-HELD_OUT = 0.2
 ITERATIONS = 100
 
 
@@ -65,14 +61,14 @@ def probe(
         x_NC = levels[depth]
     seconds = time.monotonic() - started
     started = time.monotonic()
-    penalty = fit_head(model.classifier, x_NC, images, balanced)
+    ridge = fit_head(model.classifier, x_NC, images, balanced)
     (height, width), part = output_size(processor), "stage" if hasattr(model.config, "depths") else "block"
     source = f"read from {cache_folder()}" if cached else f"computed and compared in {seconds:.1f} s"
     notes = [
         f"features of {len(images.train)} images at {width}x{height} pixels: {source}",
         f"the backbone ends after {part} {depth} of {count}: {_score_name(images, balanced)} {scores[depth]:.2%} "
         f"there on {len(chosen)} training images, each left out in turn",
-        f"head on {pooling_of(model.config).replace('_', ' ')}, penalty {penalty:g}: "
+        f"head on {pooling_of(model.config).replace('_', ' ')}, ridge {ridge:g}: "
         f"fitted in {time.monotonic() - started:.1f} s",
     ]
     print(f"{part:>5}   left-out score", *(f"{d:5}   {scores[d]:14.2%}" for d in scores), *notes, sep="\n")
@@ -117,19 +113,19 @@ def depth_scores(
     levels: dict[int, torch.Tensor], targets_NK: torch.Tensor, multi_label: bool, balanced: bool = False
 ) -> dict[int, float]:
     """Return for each depth how well a ridge regression tells each image from all others: the accuracy (the mean recall
-    if `balanced`), for several labels an image the mean precision over all; the best of some penalties."""
-    truth = targets_NK.argmax(1)
+    if `balanced`), for several labels an image the mean precision over all; the best of `RIDGES`."""
     scores = {}
     for depth, x_NC in levels.items():
         guesses = leave_one_out(_standard(x_NC)[0], targets_NK, RIDGES)
-        if multi_label:
-            found = [average_precision_score(targets_NK, guess_NK, average="micro") for guess_NK in guesses]
-        elif balanced:
-            found = [balanced_accuracy_score(truth, guess_NK.argmax(1)) for guess_NK in guesses]
-        else:
-            found = [(truth == guess_NK.argmax(1)).float().mean().item() for guess_NK in guesses]
-        scores[depth] = float(max(found))
+        scores[depth] = max(_score(guess_NK, targets_NK, multi_label, balanced) for guess_NK in guesses)
     return scores
+
+
+def _score(guess_NK: torch.Tensor, targets_NK: torch.Tensor, multi_label: bool, balanced: bool) -> float:
+    if multi_label:
+        return float(average_precision_score(targets_NK, guess_NK, average="micro"))
+    truth, guess = targets_NK.argmax(1), guess_NK.argmax(1)
+    return float(balanced_accuracy_score(truth, guess)) if balanced else (truth == guess).float().mean().item()
 
 
 def leave_one_out(x_NC: torch.Tensor, targets_NK: torch.Tensor, ridges: tuple[float, ...]) -> list[torch.Tensor]:
@@ -180,49 +176,47 @@ def cut(model: PreTrainedModel, depth: int) -> PreTrainedModel:
 
 
 def fit_head(head: torch.nn.Linear, x_NC: torch.Tensor, images: ImageData, balanced: bool = False) -> float:
-    """Fit a linear layer to features of the training images, standardised within it, and return its penalty, the one
-    with the least loss on a held-out fifth."""
+    """Fit a linear layer to features of the training images by ridge regression, standardised within it, and return
+    its ridge, the one that does best on images left out; what it says of those also makes its probabilities."""
     targets_NK = targets_of(images.train, images)
+    z_NC, mean, deviation = _standard(x_NC)
+    guesses = leave_one_out(z_NC, targets_NK, RIDGES)
+    scores = [_score(guess_NK, targets_NK, images.multi_label, balanced) for guess_NK in guesses]
+    best = scores.index(max(scores))
+    scale, shift_K = _calibration(guesses[best], targets_NK, images, balanced)
+    middle = targets_NK.mean(0)
+    squares_CC = z_NC.T @ z_NC + RIDGES[best] * len(z_NC) * torch.eye(z_NC.shape[1])
+    weights_CK = torch.linalg.solve(squares_CC, z_NC.T @ (targets_NK - middle))
+    with torch.no_grad():
+        head.weight.copy_(scale * weights_CK.T / deviation)
+        head.bias.copy_(scale * middle + shift_K - head.weight @ mean)
+    return RIDGES[best]
+
+
+def _calibration(
+    guess_NK: torch.Tensor, targets_NK: torch.Tensor, images: ImageData, balanced: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale and the shift of each class that turn a regression's answers into logits with the least loss.
+
+    Platt, Probabilistic Outputs for Support Vector Machines (1999), whose targets just short of 0 and 1 keep the scale
+    finite where no image is mistaken.
+    """
     labels = images.train["label"][:]
     weights = class_weights(labels, len(images.labels), images.multi_label) if balanced else None
-
-    def loss(logits_NK: torch.Tensor, rows: Any) -> torch.Tensor:
-        if images.multi_label:
-            return F.binary_cross_entropy_with_logits(logits_NK, targets_NK[rows], pos_weight=weights)
-        return F.cross_entropy(logits_NK, targets_NK[rows].argmax(1), weight=weights)
-
-    z_NC, mean, deviation = _standard(x_NC)
-    size = max(len(images.labels), round(HELD_OUT * len(z_NC)))
-    stratify = None if images.multi_label else labels
-    fitted, held = train_test_split(range(len(z_NC)), test_size=size, stratify=stratify, random_state=0)
-    best, least, start = PENALTIES[0], float("inf"), torch.zeros(len(images.labels), z_NC.shape[1] + 1)
-    for penalty in PENALTIES:  # from strong to weak, each from the one before, until it gets worse
-        tried = _minimum(lambda logits: loss(logits, fitted), z_NC[fitted], start, penalty)
-        value = loss(z_NC[held] @ tried[:, 1:].T + tried[:, 0], held).item()
-        if value >= least:
-            break
-        best, least, start = penalty, value, tried
-    found = _minimum(lambda logits: loss(logits, slice(None)), z_NC, start, best)
-    with torch.no_grad():
-        head.weight.copy_(found[:, 1:] / deviation)
-        head.bias.copy_(found[:, 0] - head.weight @ mean)
-    return best
-
-
-def _minimum(
-    loss: Callable[[torch.Tensor], torch.Tensor], x_NC: torch.Tensor, start: torch.Tensor, penalty: float
-) -> torch.Tensor:
-    """Biases and weights (labels, 1 + C) with the least loss plus `penalty` times the squared norm of the weights."""
-    found = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [found], max_iter=ITERATIONS, tolerance_grad=1e-4, tolerance_change=1e-7, line_search_fn="strong_wolfe"
-    )
+    chance = 0.5 if images.multi_label else 1 / len(images.labels)
+    soft_NK = targets_NK + (chance - targets_NK) / len(targets_NK)
+    found = torch.cat([torch.ones(1), torch.zeros(len(images.labels))]).requires_grad_()
+    optimizer = torch.optim.LBFGS([found], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        value = loss(x_NC @ found[:, 1:].T + found[:, 0]) + penalty * found[:, 1:].square().sum()
+        logits_NK = found[0] * guess_NK + found[1:]
+        if images.multi_label:
+            value = F.binary_cross_entropy_with_logits(logits_NK, soft_NK, pos_weight=weights)
+        else:
+            value = F.cross_entropy(logits_NK, soft_NK, weight=weights)
         value.backward()
         return value
 
     optimizer.step(closure)
-    return found.detach()
+    return found.detach()[0], found.detach()[1:]

@@ -23,7 +23,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from huggingface_hub import constants
 from PIL import Image as PILImage
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
@@ -150,18 +150,39 @@ def test_left_out_answers_are_those_of_regressions_without_the_row():
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_the_head_is_the_logistic_regression_of_scikit_learn(balanced):
+def test_the_head_is_the_ridge_regression_of_scikit_learn_scaled_and_shifted_to_probabilities(balanced):
     labels = [0] * 40 + [1] * 20 + [2] * 12
     images = images_of(labels)
     x = torch.randn(72, 5) * torch.tensor([1.0, 5.0, 0.1, 1.0, 2.0]) + torch.tensor(labels)[:, None] + 3
     head = torch.nn.Linear(5, 3)
-    penalty = fit_head(head, x, images, balanced)
-    z = _standard(x)[0]
-    reference = LogisticRegression(
-        C=1 / (2 * penalty * 72), class_weight="balanced" if balanced else None, tol=1e-8, max_iter=1000
-    ).fit(z, labels)
-    expected = torch.tensor(reference.decision_function(z), dtype=torch.float32).softmax(1)
-    assert torch.allclose(head(x).softmax(1), expected, atol=2e-3)
+    ridge = fit_head(head, x, images, balanced)
+    z, targets = _standard(x)[0], F.one_hot(torch.tensor(labels)).float()
+    guess = Ridge(alpha=ridge * 72).fit(z, targets).predict(z)
+    (left_out,) = leave_one_out(z, targets, (ridge,))
+    logits = head(x).detach()
+    scale = (logits[0] - logits[1]) / (torch.tensor(guess[0] - guess[1]))
+    assert (scale > 0).all() and torch.allclose(scale, scale.mean().to(scale), rtol=1e-2)
+    shift = (logits - scale.mean() * torch.tensor(guess)).mean(0)
+    assert torch.allclose(logits.double(), scale.mean() * torch.tensor(guess) + shift, atol=1e-2)
+    weights = torch.tensor([72 / (3 * labels.count(label)) for label in labels]) if balanced else torch.ones(72)
+
+    def loss(scale, shift):
+        given = F.cross_entropy(scale * left_out + shift, torch.tensor(labels), reduction="none")
+        return (weights * given).sum() / 72
+
+    least = loss(scale.mean(), shift)
+    for factor, moved in ((0.5, 0), (2, 0), (1, torch.tensor([0.5, 0, 0])), (1, torch.tensor([0, 0, -0.5]))):
+        assert loss(scale.mean() * factor, shift + moved) > least
+
+
+def test_probabilities_stay_finite_where_no_image_is_mistaken():
+    images = images_of(LABELS)
+    x = 10 * F.one_hot(torch.tensor(LABELS)).float() + 0.01 * torch.randn(30, 3)
+    head = torch.nn.Linear(3, 3)
+    fit_head(head, x, images)
+    said = head(x).softmax(1)[range(30), LABELS]
+    # the targets are 1 - 2/3 of a thirtieth; of rows it was fitted to a regression is a little surer than of others
+    assert torch.allclose(said, torch.tensor(1 - 2 / 90), atol=1e-2)
 
 
 def test_class_weights_raise_the_recall_of_the_rare_class():

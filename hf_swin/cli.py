@@ -117,9 +117,11 @@ def finetune(
         import datasets
 
         from .finetune import finetune as run
+        from .processes import this_process
 
         datasets.disable_progress_bars()
         run(data, family.value, init, out, speed=speed.value, recipe=recipe, arguments=engine, **options, **given)
+        this_process().destroy_process_group()
 
 
 app.command()(evaluate)

@@ -21,6 +21,10 @@ from contextlib import contextmanager
 class UserError(ValueError):
     """A mistake the user can mend: its message is one sentence that names the value and the remedy."""
 
+    def __init__(self, message: str):
+        # From a worker of a DataLoader the sentence comes at the end of a traceback.
+        super().__init__(message.rpartition("UserError: ")[2].strip())
+
 
 def one_line(error: BaseException, longest: int | None = 300) -> str:
     """Returns what a library's error says, in one line of at most `longest` characters."""

@@ -15,7 +15,6 @@
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -27,14 +26,14 @@ from torch import nn
 from transformers import EarlyStoppingCallback, PreTrainedModel, ProgressCallback, Trainer, TrainingArguments, set_seed
 
 from .data import ImageData, load_images, with_validation
-from .errors import UserError
+from .errors import UserError, one_line
 from .metrics import image_metrics
 from .parameters import freeze
 from .probe import probe
 from .processes import on_cpu, one_complaint, this_process
 from .recipe import Recipe, read_recipe, recipe_for
 from .report import EpochTable, announce
-from .rundir import complete_checkpoints, disk_errors, finish_move, write_text
+from .rundir import complete_checkpoints, disk_errors, finish_move, remove_checkpoints, write_text
 from .saving import probabilities, save_run
 from .starting import CLASSES, build_model, family_of, with_adapters
 from .trainer import ImageTrainer
@@ -96,6 +95,7 @@ def finetune(
             _train(trainer, {**settings, **asdict(recipe)}, resume)
         settings |= {"seconds": round(time.monotonic() - started), "notes": notes}
         save_run(out, trainer, images, settings, keep_adapter)
+    this_process().wait_for_everyone()
     return trainer
 
 
@@ -123,7 +123,8 @@ def _model(
     set_seed(settings["seed"])
     model, processor = build_model(settings["family"], images, recipe, settings["init"], settings["image_size"])
     if settings["speed"] == "probe":
-        model, processor, notes = probe(model, processor, images, recipe.balance == "loss", settings["image_size"])
+        with this_process().main_process_first():  # the others find its features on the disk
+            model, processor, notes = probe(model, processor, images, recipe.balance == "loss", settings["image_size"])
         return model, processor, [], notes
     if settings["speed"] == "lora":
         model = with_adapters(model, recipe.lora_rank)
@@ -151,7 +152,7 @@ def make_trainer(
     metric = image_metrics(*labels)
     trainer = ImageTrainer(
         model=model,
-        args=TrainingArguments(**{**_arguments(recipe, len(images.train), folder, seed), **(arguments or {})}),
+        args=_training_arguments({**_arguments(recipe, len(images.train), folder, seed), **(arguments or {})}),
         recipe=recipe,
         multi_label=images.multi_label,
         frozen=frozen,
@@ -167,6 +168,16 @@ def make_trainer(
     if recipe.patience:
         trainer.add_callback(EarlyStoppingCallback(recipe.patience))
     return trainer
+
+
+def _training_arguments(arguments: dict[str, Any]) -> TrainingArguments:
+    try:
+        return TrainingArguments(**arguments)
+    except ImportError as error:
+        missing = "deepspeed" if arguments.get("deepspeed") else one_line(error)
+        raise UserError(f"a package is missing ({missing}): pip install it, or leave the argument out.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"TrainingArguments do not take these arguments: {one_line(error)}") from error
 
 
 def _arguments(recipe: Recipe, images: int, folder: Path, seed: int) -> dict[str, Any]:
@@ -237,7 +248,7 @@ def _train(trainer: ImageTrainer, settings: dict[str, Any], resume: bool | None)
 def _tidy(folder: Path, settings: dict[str, Any], resume: bool | None) -> None:
     """Leave only checkpoints to go on from, and note the settings of the run for the next time."""
     if resume is False:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_checkpoints(folder)
     found = complete_checkpoints(folder)
     if resume and not found:
         raise UserError(f"{folder.parent} has no checkpoint to resume: leave --resume out to begin.")

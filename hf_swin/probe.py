@@ -27,6 +27,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from .configuration_shared import pair
 from .data import ImageData
 from .features import blocks_of, cache_folder, features, pooling_of
+from .processes import this_process
 from .trainer import class_weights
 from .transforms import output_size
 
@@ -71,7 +72,8 @@ def probe(
         f"head on {pooling_of(model.config).replace('_', ' ')}, ridge {ridge:g}: "
         f"fitted in {time.monotonic() - started:.1f} s",
     ]
-    print(f"{part:>5}   left-out score", *(f"{d:5}   {scores[d]:14.2%}" for d in scores), *notes, sep="\n")
+    if this_process().is_main_process:
+        print(f"{part:>5}   left-out score", *(f"{d:5}   {scores[d]:14.2%}" for d in scores), *notes, sep="\n")
     return model, processor, notes
 
 

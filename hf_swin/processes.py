@@ -21,11 +21,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from .errors import UserError
-
 
 # Seconds that the first process gets to say what is wrong; its end is that of the others.
-HEAD_START = 5.0
+HEAD_START = 30.0
 
 
 def on_cpu() -> bool:
@@ -40,10 +38,10 @@ def this_process() -> PartialState:
 
 @contextmanager
 def one_complaint() -> Iterator[None]:
-    """Let the first process alone speak of a `UserError` that all of them raise."""
+    """Let the first process alone speak of what goes wrong in all of them, or in itself, which ends the others."""
     try:
         yield
-    except UserError:
+    except Exception:
         if not this_process().is_main_process:
             time.sleep(HEAD_START)
         raise

@@ -28,6 +28,8 @@ from .errors import UserError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 FULL_WORDS = ("No space left", "File too large", "StreamWriter failed", "unexpected pos", "iostream error")
+# What a checkpoint consists of, by its own account.
+NOTED = "files.json"
 
 
 @contextmanager
@@ -37,6 +39,7 @@ def saved_whole(out: Path) -> Iterator[Path]:
     The one rename to `.finished` decides: before it the old files stand, after it `finish_move` completes the move, at
     once, or when the next run begins.
     """
+    finish_move(out)
     saving = out / ".saving"
     shutil.rmtree(saving, ignore_errors=True)
     saving.mkdir()
@@ -55,19 +58,24 @@ def finish_move(out: Path) -> None:
     if not finished.is_dir():
         return
     for path in sorted(finished.iterdir()):
+        if path.is_dir():  # which takes the place of none but an empty one
+            shutil.rmtree(out / path.name, ignore_errors=True)
         path.replace(out / path.name)
     finished.rmdir()
 
 
 @contextmanager
 def disk_errors(out: Path) -> Iterator[None]:
-    """Turn a full disk or a folder without permission into a `UserError`; what `out` held before stays."""
+    """Turn full disks or memory and folders without permission into a `UserError`; what `out` held before stays."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield
     except UserError:
         raise
     except Exception as error:
+        if "shared memory" in str(error):  # where workers put their batches
+            remedy = "add --workers 0, or enlarge /dev/shm (docker run --shm-size 2g)"
+            raise UserError(f"there is too little shared memory for the workers: {remedy}.") from error
         number = error.errno if isinstance(error, OSError) else None
         full = number in FULL or any(words in str(error) for words in FULL_WORDS)
         if not full and number not in FORBIDDEN:
@@ -85,13 +93,37 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def note_files(checkpoint: Path) -> None:
+    """Note in a checkpoint what files it has, and their sizes in bytes; what follows is `trainer_state.json` alone."""
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
+    write_text(checkpoint / NOTED, json.dumps(sizes, indent=2))
+
+
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Return complete checkpoints, oldest first; the rest, cut off while being written, is removed."""
+    """Return complete checkpoints, oldest first; the rest, cut off while written or deleted, is removed."""
     complete = []
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])):
-        try:
-            json.loads((path / "trainer_state.json").read_text())  # the last file that the Trainer writes
+        if _is_complete(path):
             complete.append(path)
-        except (OSError, ValueError):
+        else:
             shutil.rmtree(path)
     return complete
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())  # the last file that the Trainer writes
+        sizes = json.loads((checkpoint / NOTED).read_text())
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove a run's folder of checkpoints at one stroke: cut short, it leaves nothing that a run would go on from."""
+    removed = folder.with_name(".removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    if folder.exists():
+        folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)

@@ -13,6 +13,7 @@
 # limitations under the License.
 """The Trainer of transformers with what image classifiers are trained with: sampling, losses, averaged weights."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,19 +27,23 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import default_collate
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from .errors import UserError
 from .parameters import parameter_groups
 from .processes import this_process
 from .recipe import Recipe
-from .transforms import EpochSampler
+from .rundir import note_files
+from .transforms import EpochSampler, one_seed
 
 
 AVERAGE = "average.safetensors"
 # Files named when a loss is no number; all of the batch's go into a file.
 NAMED = 3
+REMEDY = "lower --learning-rate, or --clip, and add --resume to go on from the last finished epoch"
 FAILED = "failed_batch.txt"
+# What a group of parameters is given by the recipe.
+GIVEN = ("initial_lr", "weight_decay")
 
 
 def class_weights(labels: Any, num_labels: int, multi_label: bool) -> torch.Tensor:
@@ -156,19 +161,45 @@ class ImageTrainer(Trainer):
         loss = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
         return loss / len(labels)
 
+    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args) -> tuple[int, int]:
+        begun = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, *args)
+        waits = [entry for entry in self.callback_handler.callbacks if isinstance(entry, EarlyStoppingCallback)]
+        for wait in waits:
+            wait.early_stopping_patience = self.recipe.patience  # not that of the checkpoint
+        # The Trainer forgets that patience had ended already, and would go on for an epoch.
+        ended = any(wait.early_stopping_patience_counter >= wait.early_stopping_patience for wait in waits)
+        return (num_train_epochs, 0) if ended else begun
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        ours = [{key: group[key] for key in GIVEN} for group in self.optimizer.param_groups]
         super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and not self.is_deepspeed_enabled:
+            self._give_rates(ours)
         if self.average is not None and checkpoint:
             self.average.load_state_dict(load_file(Path(checkpoint, AVERAGE)))
+
+    def _give_rates(self, ours: list[dict[str, float]]) -> None:
+        """Go on with the rates that were asked for now, not with those in the checkpoint."""
+        schedule = self.lr_scheduler
+        schedule.base_lrs = [group["initial_lr"] for group in ours]
+        for group, numbers, factor in zip(self.optimizer.param_groups, ours, schedule.lr_lambdas, strict=True):
+            group |= {**numbers, "lr": numbers["initial_lr"] * factor(schedule.last_epoch)}
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.average is not None and self.args.should_save:
             save_file(self.average.state_dict(), Path(output_dir, AVERAGE))
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # The Trainer takes a checkpoint for the best if its folder is there, which FSDP makes only after that question.
+        Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}").mkdir(parents=True, exist_ok=True)
+        super()._save_checkpoint(model, trial)
+
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         this_process().wait_for_everyone()  # the first then writes the file that makes the checkpoint a complete one
+        if self.args.should_save:
+            note_files(Path(output_dir))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
@@ -196,7 +227,9 @@ class ImageTrainer(Trainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if isinstance(output.predictions, np.ndarray):
             logits, labels = torch.from_numpy(output.predictions).float(), torch.from_numpy(output.label_ids)
-            output.metrics[f"{metric_key_prefix}_loss"] = self._loss(logits, labels, training=False).item()
+            loss = output.metrics[f"{metric_key_prefix}_loss"] = self._loss(logits, labels, training=False).item()
+            if not math.isfinite(loss):  # found here, the weights do not get into a checkpoint
+                raise UserError(f"the evaluation loss is {loss} after {self._moment()}: {REMEDY}.")
         return output
 
     def train(self, *args, **kwargs):
@@ -208,12 +241,13 @@ class ImageTrainer(Trainer):
         return output
 
     def get_batch_samples(self, *args, **kwargs):
-        """As the Trainer, with a clock."""
+        """As the Trainer, with a clock, and a seed of its own for each update: loaders draw from the same numbers."""
         started = time.perf_counter()
         try:
             return super().get_batch_samples(*args, **kwargs)
         finally:
             self.waited += time.perf_counter() - started
+            torch.manual_seed(one_seed(self.args.seed, self.state.global_step, self.args.process_index))
 
     def timing(self) -> dict[str, float]:
         """Return steps, seconds for each, and the part of them spent waiting for images; nothing without training."""
@@ -225,17 +259,23 @@ class ImageTrainer(Trainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """As the Trainer; raises `UserError` naming step, learning rate and images if the loss is no number."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            self._not_a_number(loss.item(), inputs["rows"].tolist())
+        losses = self.accelerator.gather(loss.detach()).reshape(-1)  # so that all processes stop, not one
+        finite = torch.isfinite(losses)
+        if not finite.all():
+            rows = self.accelerator.gather(inputs["rows"].to(loss.device)).reshape(len(losses), -1)
+            self._not_a_number(losses[~finite][0].item(), rows[~finite].flatten().tolist())
         return loss
+
+    def _moment(self, more: int = 0) -> str:
+        return f"step {self.state.global_step + more}, learning rate {self._get_learning_rate():.3g}"
 
     def _not_a_number(self, loss: float, rows: list[int]) -> None:
         names = self.train_dataset.split.select(rows)["name"][:]
         folder = Path(self.args.output_dir)
-        (folder / FAILED).write_text("\n".join(names) + "\n")
-        rate = self._get_learning_rate()
+        if self.args.should_save:
+            (folder / FAILED).write_text("\n".join(names) + "\n")
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         raise UserError(
-            f"the loss is {loss} at step {self.state.global_step + 1}, learning rate {rate:.3g}, on "
-            f"{', '.join(names[:NAMED])}{more}, all named in {folder / FAILED}: lower --learning-rate, or --clip."
+            f"the loss is {loss} at {self._moment(1)}, on {', '.join(names[:NAMED])}{more}, all named in "
+            f"{folder / FAILED}: {REMEDY}."
         )

@@ -13,7 +13,7 @@
 # limitations under the License.
 """From pictures to batches: colours, sizes, augmentation, mixing; what is random follows from seed and row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 from torchvision.transforms import InterpolationMode, v2
 
+from .errors import UserError
 from .recipe import Recipe
 
 
@@ -105,9 +106,8 @@ class ImageRows(TorchDataset):
     def __getitems__(self, keys: list[int] | list[tuple[int, int]]) -> list[dict[str, Any]]:
         draws = [key if isinstance(key, tuple) else (None, key) for key in keys]
         numbers = [row for _, row in draws]
-        rows = self.split[numbers]
-        pictures = [to_rgb(picture) for picture in rows["image"]]
-        labels = self._labels(rows["label"])
+        pictures, labels = zip(*map(self._read, numbers), strict=True)
+        labels = self._labels(labels)
         if draws[0][0] is None:
             pixels = prepared(self.processor, pictures)
         else:
@@ -117,10 +117,18 @@ class ImageRows(TorchDataset):
                     pixels, labels = self.mix(pixels, labels)
         return [
             {"pixel_values": image, "labels": label, "rows": number}
-            for image, label, number in zip(pixels, labels, numbers, strict=True)
+            for image, label, number in zip(pixels, labels, torch.tensor(numbers), strict=True)
         ]
 
-    def _labels(self, labels: list) -> torch.Tensor:
+    def _read(self, number: int) -> tuple[PILImage.Image, Any]:
+        try:
+            row = self.split[number]
+            return to_rgb(row["image"]), row["label"]
+        except Exception as error:  # broken bytes can make Pillow's readers raise anything
+            name = self.split["name"][number]
+            raise UserError(f"{name} was readable when the run began and is not any more: put it back.") from error
+
+    def _labels(self, labels: Sequence) -> torch.Tensor:
         """Class numbers (B,), or ones and zeros (B, num_labels) where an image has several."""
         if not self.multi_label:
             return torch.tensor(labels)
@@ -145,12 +153,16 @@ class ImageRows(TorchDataset):
         return pixels
 
 
+def one_seed(*numbers: int) -> int:
+    """Return a seed for torch that follows from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
     """Within the block torch's random numbers follow from `numbers` alone; after it, as if nothing had been."""
     before = torch.random.get_rng_state()
-    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-    torch.random.default_generator.manual_seed(seed)
+    torch.random.default_generator.manual_seed(one_seed(*numbers))
     try:
         yield
     finally:

@@ -80,12 +80,12 @@ def finetune(
     _check_speed(speed, init)
     images = load_images(data, image_column, label_column, skip_bad)
     family = family_of(str(init)) if init else family
-    recipe = _recipe(family, images, init is not None, {**(read_recipe(recipe) if recipe else {}), **overrides})
+    recipe = _recipe(family, images, init is not None, recipe, overrides)
     if recipe.selects and speed != "probe":
         images = with_validation(images)
     out = Path(out or Path("runs") / f"{family}-{images.name.replace('/', '-')}")
-    settings = {"data": str(data), "family": family, "init": init and str(init), "speed": speed}
-    settings |= {"image_size": image_size, "seed": seed}
+    settings = {"data": str(data), "family": family, "init": init and str(init), "speed": speed, "seed": seed}
+    settings["image_size"] = image_size
     if this_process().is_main_process:
         announce(images, family, init, out, speed)
     model, processor, frozen, notes = _model(images, recipe, settings)
@@ -106,10 +106,13 @@ def _check_speed(speed: str, init: str | Path | None) -> None:
         raise UserError(f"the speed {speed!r} starts from trained weights: say which with --init.")
 
 
-def _recipe(family: str, images: ImageData, pretrained: bool, overrides: dict[str, Any]) -> Recipe:
+def _recipe(
+    family: str, images: ImageData, pretrained: bool, file: str | Path | None, overrides: dict[str, Any]
+) -> Recipe:
     if family not in CLASSES:
         raise UserError(f"there is no family {family!r}: choose one of {', '.join(CLASSES)}.")
-    recipe = recipe_for(family, len(images.train), pretrained, **overrides)
+    numbers = {**(read_recipe(file) if file else {}), **overrides}
+    recipe = recipe_for(family, len(images.train), pretrained, **numbers)
     known = METRICS[images.multi_label]
     if recipe.metric not in (*known, "auto"):
         raise UserError(f"images with such labels have no {recipe.metric!r}: choose one of {', '.join(known)}.")

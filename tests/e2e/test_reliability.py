@@ -236,7 +236,7 @@ def kill_and_compare(start, home, ends, options):
     code, said = start(**options)
     assert code == 0 and "going on from" in said, said
     assert_same(result(home / "whole"), result(home / "run"))
-    assert not [path for path in (home / "run").iterdir() if path.is_dir()]
+    assert {path.name for path in (home / "run").iterdir() if path.is_dir()} <= {"adapter"}
 
 
 def test_killed_again_and_again_it_ends_like_an_unbroken_run(start, tmp_path):
@@ -252,7 +252,9 @@ def test_killed_at_every_stage_it_ends_like_an_unbroken_run(speed, start, tmp_pa
     if speed == "lora":
         assert start(**PLAIN, out="first")[0] == 0
         options |= {"speed": "lora", "init": "first", "keep_adapter": True, "ema": 0}
-    kill_and_compare(start, tmp_path, ENDS, options)
+    # An adapter gets better to the end: its last checkpoint is its best, and is not deleted by itself.
+    ends = [name for name in ENDS if speed == "full" or name != "deleting the last checkpoint"]
+    kill_and_compare(start, tmp_path, ends, options)
 
 
 @pytest.mark.slow
@@ -290,7 +292,7 @@ def assert_one_sentence(code, said, words):
     assert last.startswith("hf-swin: ") and words in last
 
 
-@pytest.mark.parametrize("act", ["kill", "terminate"])
+@pytest.mark.parametrize("act", ["kill", pytest.param("terminate", marks=pytest.mark.slow)])
 def test_workers_do_not_outlive_their_run(act, start):
     code, said = start(("kill_at", f"{TRAINER}.training_step", 2, False, act), **PLAIN | {"workers": 1})
     assert code == -{"kill": signal.SIGKILL, "terminate": signal.SIGTERM}[act]
@@ -320,7 +322,7 @@ def test_a_loss_that_is_no_number_stops_and_a_lower_rate_goes_on(start, tmp_path
     code, said = start(**PLAIN, learning_rate=1e-4, resume=True)
     assert code == 0 and "checkpoint-2" in said
     rates = [entry["learning_rate"] for entry in result(tmp_path / "run")[2] if "learning_rate" in entry]
-    assert rates == pytest.approx([2e-3 * 0.75, 1e-4 * 0.25])
+    assert rates == pytest.approx([2e-3, 1e-4 * 0.25])
 
 
 def test_weights_that_are_no_numbers_do_not_get_into_a_checkpoint(start, tmp_path, whole):
@@ -331,7 +333,7 @@ def test_weights_that_are_no_numbers_do_not_get_into_a_checkpoint(start, tmp_pat
     assert_same(whole, result(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_an_image_that_disappears_is_named(workers, start, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "images")
     gone = ("kill_at", f"{TRAINER}.train", 1, False, "remove_image")

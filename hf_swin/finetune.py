@@ -72,20 +72,19 @@ def finetune(
     """Fine-tune a classifier on `data`, save it in `out` with its card and report, load it back and check it.
 
     `speed` is "full" (all weights), "lora" (small adapters, merged at the end) or "probe" (a head on frozen features).
-    `overrides`, and the file `recipe`, replace numbers of the recipe (see `Recipe`), `arguments` those of
-    `TrainingArguments`. `resume=None` goes on from the last complete checkpoint of the same command, True insists on
-    one, False begins again. Raises `UserError` for what the user can mend.
+    `overrides`, and the file `recipe`, replace numbers of the `Recipe`, `arguments` those of `TrainingArguments`.
+    `resume` goes on from a checkpoint if there is one, True insists, False begins again. `UserError` is raised for what
+    the user can mend.
     """
     started = time.monotonic()
     _check_speed(speed, init)
     images = load_images(data, image_column, label_column, skip_bad)
     family = family_of(str(init)) if init else family
     recipe = _recipe(family, images, init is not None, recipe, overrides)
-    if recipe.selects and speed != "probe":
-        images = with_validation(images)
+    images = with_validation(images) if recipe.selects and speed != "probe" else images
     out = Path(out or Path("runs") / f"{family}-{images.name.replace('/', '-')}")
-    settings = {"data": str(data), "family": family, "init": init and str(init), "speed": speed, "seed": seed}
-    settings["image_size"] = image_size
+    settings = {"data": str(data), "family": family, "init": init and str(init), "speed": speed}
+    settings |= {"image_size": image_size, "seed": seed}
     if this_process().is_main_process:
         announce(images, family, init, out, speed)
     model, processor, frozen, notes = _model(images, recipe, settings)
@@ -93,8 +92,8 @@ def finetune(
         trainer = make_trainer(model, processor, images, recipe, out / "checkpoints", seed, frozen, arguments)
         if speed != "probe":
             _train(trainer, {**settings, **asdict(recipe)}, resume)
-        settings |= {"seconds": round(time.monotonic() - started), "notes": notes}
-        save_run(out, trainer, images, settings, keep_adapter)
+        record = {**settings, "seconds": round(time.monotonic() - started), "notes": notes}
+        save_run(out, trainer, images, record, keep_adapter)
     this_process().wait_for_everyone()
     return trainer
 

@@ -185,7 +185,8 @@ def _training_arguments(arguments: dict[str, Any]) -> TrainingArguments:
 def _arguments(recipe: Recipe, images: int, folder: Path, seed: int) -> dict[str, Any]:
     processes = this_process().num_processes
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this machine
-    workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // (2 * beside)))
+    # On the CPU they would take from training what they give: digits on two cores, 0.136 s a step without, 0.157 with.
+    workers = 0 if on_cpu() else min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // beside))
     return {
         "output_dir": str(folder),
         "num_train_epochs": recipe.epochs,
@@ -207,7 +208,7 @@ def _arguments(recipe: Recipe, images: int, folder: Path, seed: int) -> dict[str
         "restore_callback_states_from_checkpoint": True,
         "remove_unused_columns": False,
         "dataloader_num_workers": workers,
-        "dataloader_persistent_workers": True,
+        "dataloader_persistent_workers": workers > 0,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": on_cpu(),
         "ddp_find_unused_parameters": False,

@@ -30,7 +30,9 @@ from .errors import UserError
 from .recipe import Recipe
 
 
-Pictures = list[PILImage.Image]
+Pictures = Sequence[PILImage.Image]
+# Augmentations whose random crops of the picture take the place of resizing it.
+CROPS = {"randaugment"}
 
 
 def to_rgb(image: PILImage.Image) -> PILImage.Image:
@@ -50,17 +52,19 @@ def output_size(processor) -> tuple[int, int]:
 
 
 def augmentation(name: str, processor) -> v2.Transform | None:
-    """Return a transform from an RGB picture to bytes (3, H, W) of the processor's size; None for no augmentation."""
+    """Return a transform to bytes (3, H, W) of the processor's size, from such bytes; if in `CROPS`, from RGB pictures.
+
+    None is for no augmentation.
+    """
     if name == "none":
         return None
-    size = output_size(processor)
-    if name == "randaugment":  # random crops take the place of the resizing
+    if name == "randaugment":
+        size = output_size(processor)
         crop = v2.RandomResizedCrop(size, scale=(0.35, 1.0), interpolation=InterpolationMode.BICUBIC, antialias=True)
         return v2.Compose([v2.PILToTensor(), crop, v2.RandomHorizontalFlip(), v2.RandAugment()])
-    resize = v2.Lambda(lambda picture: _resized(processor, picture))
     if name == "photo":
-        return v2.Compose([resize, v2.RandomHorizontalFlip(), v2.TrivialAugmentWide()])
-    return v2.Compose([resize, v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), shear=5)])
+        return v2.Compose([v2.RandomHorizontalFlip(), v2.TrivialAugmentWide()])
+    return v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1), shear=5)
 
 
 def mixing(recipe: Recipe, num_labels: int) -> v2.Transform | None:
@@ -68,10 +72,6 @@ def mixing(recipe: Recipe, num_labels: int) -> v2.Transform | None:
     kinds = ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
     choices = [kind(alpha=alpha, num_classes=num_labels) for kind, alpha in kinds if alpha]
     return v2.RandomChoice(choices) if choices else None
-
-
-def _resized(processor, picture: PILImage.Image) -> torch.Tensor:
-    return processor(picture, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
 
 
 class ImageRows(TorchDataset):
@@ -94,6 +94,7 @@ class ImageRows(TorchDataset):
         self.split, self.processor, self.num_labels, self.multi_label = split, processor, num_labels, multi_label
         self.seed = seed
         self.augment = augmentation(recipe.augmentation, processor) if recipe else None
+        self.crops = recipe is not None and recipe.augmentation in CROPS
         self.erase = v2.RandomErasing(recipe.random_erasing) if recipe and recipe.random_erasing else None
         self.mix = mixing(recipe, num_labels) if recipe else None
 
@@ -141,6 +142,9 @@ class ImageRows(TorchDataset):
         if self.augment is None:
             pixels = prepared(self.processor, pictures)
         else:
+            if not self.crops:
+                pictures = self.processor(pictures, do_rescale=False, do_normalize=False, return_tensors="pt")
+                pictures = pictures["pixel_values"]
             images = []
             for picture, draw in zip(pictures, draws, strict=True):
                 with seeded(self.seed, *draw):

@@ -69,6 +69,7 @@ def fashion(tmp_path_factory):
     """2,000 training and 2,000 test images of Fashion-MNIST, from Debian's package, in class folders."""
     folder = tmp_path_factory.mktemp("fashion")
     folder.chmod(0o755)
+    subprocess.run(["apt-get", "update"], capture_output=True)  # a fresh machine knows no package yet
     subprocess.run(["apt-get", "download", "dataset-fashion-mnist"], cwd=folder, check=True, capture_output=True)
     subprocess.run(["dpkg", "-x", next(folder.glob("*.deb")), folder / "package"], check=True)
     raw = folder / "package" / "usr" / "share" / "datasets" / "fashion-mnist"

@@ -28,7 +28,6 @@ from datasets import Dataset
 from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -36,17 +35,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .inference import WORKERS
 from .modeling_heads import pool_tokens
+from .parameters import blocks_of
 from .transforms import prepared, to_rgb
 
 
 BATCH = 64
 # What a new head changes in a config and no feature depends on.
 HEAD_FIELDS = ("_name_or_path", "architectures", "id2label", "label2id", "problem_type", "transformers_version")
-
-
-def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Return the parts between which a backbone may end: the blocks of a ViT, the stages of a Swin."""
-    return model.base_model.layers if hasattr(model.base_model, "layers") else model.base_model.stages
 
 
 def pooling_of(config: PreTrainedConfig) -> str:

@@ -65,6 +65,11 @@ def parameter_groups(model: nn.Module, recipe: Recipe, config) -> list[dict[str,
     return [groups[key] for key in sorted(groups)]
 
 
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    """Return the parts of a trunk that follow each other: the blocks of a ViT, the stages of a Swin."""
+    return model.base_model.layers if hasattr(model.base_model, "layers") else model.base_model.stages
+
+
 def freeze(model: nn.Module, parts: int) -> list[nn.Module]:
     """Stop the training of the embeddings and the first `parts` stages (Swin) or blocks (ViT), and return them.
 
@@ -74,11 +79,10 @@ def freeze(model: nn.Module, parts: int) -> list[nn.Module]:
         return []
     if hasattr(model, "merge_and_unload"):
         raise ValueError("the speed 'lora' trains nothing but its adapters; leave --freeze out")
-    trunk = model.base_model
-    row = trunk.stages if hasattr(trunk, "stages") else trunk.layers
+    row = blocks_of(model)
     if parts > len(row):
         raise ValueError(f"the model has {len(row)} stages or blocks, not {parts}")
-    frozen = [trunk.embeddings, *row[:parts]]
+    frozen = [model.base_model.embeddings, *row[:parts]]
     for module in frozen:
         module.requires_grad_(False)
     return frozen

@@ -26,7 +26,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .configuration_shared import pair
 from .data import ImageData
-from .features import blocks_of, cache_folder, features, pooling_of
+from .features import cache_folder, features, pooling_of
+from .parameters import blocks_of
 from .processes import this_process
 from .trainer import class_weights
 from .transforms import output_size

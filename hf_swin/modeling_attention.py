@@ -16,6 +16,7 @@
 """Tokens to tokens: global attention, attention in windows (Swin), and cosine attention in windows (Swin v2)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -25,7 +26,9 @@ from transformers.utils.generic import maybe_autocast
 
 from .modeling_windows import (
     WindowLayout,
+    crop,
     log_offsets,
+    pad,
     partition,
     relative_index,
     separated,
@@ -81,11 +84,15 @@ class SelfAttention(nn.Module):
         self, x_BTC: torch.Tensor, bias_ATT: torch.Tensor | None = None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query, key, value = (
-            projection(x_BTC).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            projected.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            for projected in self.project(x_BTC)
         )
         mixed_BTAD, weights_BATT = self.attend(query, key, value, bias_ATT, **kwargs)
         return self.dropout(self.o_proj(mixed_BTAD.flatten(2))), weights_BATT
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns queries, keys and values, each as wide as the tokens (..., C)."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
     def attend(
         self,
@@ -97,12 +104,20 @@ class SelfAttention(nn.Module):
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the mixed values (B, T, A, D) by the kernel the user chose; the eager one has the weights too."""
+        kernel = self.kernel(output_attentions)
+        bias_ATT = None if bias_ATT is None else bias_ATT.to(query.dtype)
+        return kernel(self, query, key, value, bias_ATT, scaling=self.scaling, dropout=self.dropped_weights, **kwargs)
+
+    def kernel(self, output_attentions: bool | None) -> Callable:
+        """Returns the function that the user chose, or the eager one for who wants the weights."""
         wants_weights = self.config.output_attentions if output_attentions is None else output_attentions
         implementation = "eager" if wants_weights else self.config._attn_implementation
-        kernel = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
-        bias_ATT = None if bias_ATT is None else bias_ATT.to(query.dtype)
-        return kernel(self, query, key, value, bias_ATT, scaling=self.scaling, dropout=dropout, **kwargs)
+        return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+
+    @property
+    def dropped_weights(self) -> float:
+        """The share of attention weights that is dropped now."""
+        return self.config.attention_probs_dropout_prob if self.training else 0.0
 
 
 class WindowAttention(SelfAttention):
@@ -124,16 +139,29 @@ class WindowAttention(SelfAttention):
         index = relative_index(window, self.spec.window, self.relative_position_bias_table.device)
         return bias_of_pairs(self.relative_position_bias_table, index)
 
-    def forward(self, x_BHWC: torch.Tensor, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def layout(self, grid: tuple[int, int]) -> WindowLayout:
+        """Returns how this block cuts a grid (height, width) into windows."""
+        return window_layout(grid, self.spec.window, self.spec.shifted, self.config.partition_rule, self.spec.home_grid)
+
+    def forward(
+        self, x_BHWC: torch.Tensor, layout: WindowLayout | None = None, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, height, width, _ = x_BHWC.shape
-        layout = window_layout(
-            (height, width), self.spec.window, self.spec.shifted, self.config.partition_rule, self.spec.home_grid
-        )
+        layout = layout or self.layout((height, width))
+        kernel = self.kernel(kwargs.get("output_attentions"))
+        if hasattr(kernel, "on_grid") and kernel.takes(self, layout, x_BHWC):
+            return self.on_grid(x_BHWC, layout, kernel), None
         windows_NTC = partition(x_BHWC, layout)
         mixed_NTC, weights = super().forward(windows_NTC, self.masked_bias(layout, batch, x_BHWC.device), **kwargs)
         if weights is not None:  # (B·N, A, T, T) to (B, N, A, T, T): the windows of one image stay together
             weights = weights.unflatten(0, (batch, windows_NTC.shape[0] // max(batch, 1)))
         return unpartition(mixed_NTC, layout), weights
+
+    def on_grid(self, x_BHWC: torch.Tensor, layout: WindowLayout, kernel: Callable) -> torch.Tensor:
+        """Returns the same by a kernel that cuts the windows by itself, as `window_kernel` does on a CPU."""
+        query, key, value = self.project(pad(x_BHWC, layout))
+        mixed_BHWC = kernel.on_grid(self, query, key, value, self.position_bias(layout.window), layout)
+        return self.dropout(self.o_proj(crop(mixed_BHWC, layout)))
 
     def masked_bias(self, layout: WindowLayout, batch: int, device: torch.device) -> torch.Tensor:
         """Returns what is added to the scores: (1, A, T, T), or (B·N, A, T, T) where the windows differ."""
@@ -184,10 +212,13 @@ class CosineWindowAttention(WindowAttention):
             table = self.continuous_position_bias(log_offsets(window, self.spec.reference_window, device))
         return bias_of_pairs(table, relative_index(window, window, device))
 
+    def score_scale(self) -> torch.Tensor:
+        """Returns the factor (A, 1, 1) of each head's cosines."""
+        return self.logit_scale.float().clamp(max=self.max_logit_scale).exp()
+
     def attend(self, query, key, value, bias_ATT, **kwargs):
         with maybe_autocast(query.device.type, enabled=False):
-            scale = self.logit_scale.float().clamp(max=self.max_logit_scale).exp()
-            query = F.normalize(query.float(), dim=-1) * scale
+            query = F.normalize(query.float(), dim=-1) * self.score_scale()
             key = F.normalize(key.float(), dim=-1)
             mixed_BTAD, weights_BATT = super().attend(query, key, value.float(), bias_ATT, **kwargs)
         return mixed_BTAD.to(value.dtype), weights_BATT

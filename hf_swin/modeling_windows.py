@@ -58,18 +58,27 @@ def window_layout(
     return WindowLayout(grid, window, shift)
 
 
+def pad(x_BHWC: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
+    """Returns a grid (B, H, W, C) with zeros at its end, up to whole windows."""
+    below, right = layout.padded[0] - layout.grid[0], layout.padded[1] - layout.grid[1]
+    return F.pad(x_BHWC, (0, 0, 0, right, 0, below)) if below or right else x_BHWC
+
+
+def crop(x_BHWC: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
+    """Returns a padded grid without what `pad` added."""
+    return x_BHWC[:, : layout.grid[0], : layout.grid[1]]
+
+
 def partition(x_BHWC: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
     """Returns the windows (B·N, T, C) of a grid (B, H, W, C): padded with zeros at the end, then rolled, then cut.
 
     The order is that of the original detection code and of torchvision. A window's row of w tokens stays one contiguous
     run of w·C numbers, so four dimensions suffice.
     """
-    (height, width), (padded_height, padded_width) = layout.grid, layout.padded
-    if (padded_height, padded_width) != (height, width):
-        x_BHWC = F.pad(x_BHWC, (0, 0, 0, padded_width - width, 0, padded_height - height))
+    x_BHWC = pad(x_BHWC, layout)
     if any(layout.shift):
         x_BHWC = torch.roll(x_BHWC, (-layout.shift[0], -layout.shift[1]), dims=(1, 2))
-    batch, _, _, channels = x_BHWC.shape
+    batch, padded_height, padded_width, channels = x_BHWC.shape
     window_height, window_width = layout.window
     rows, columns = batch * (padded_height // window_height), padded_width // window_width
     cut = x_BHWC.reshape(rows, window_height, columns, window_width * channels)
@@ -78,7 +87,7 @@ def partition(x_BHWC: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
 
 def unpartition(windows_NTC: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
     """Returns the grid (B, H, W, C) of windows (B·N, T, C): the exact inverse of `partition`."""
-    (height, width), (padded_height, padded_width) = layout.grid, layout.padded
+    padded_height, padded_width = layout.padded
     window_height, window_width = layout.window
     windows, _, channels = windows_NTC.shape
     columns = padded_width // window_width
@@ -88,7 +97,7 @@ def unpartition(windows_NTC: torch.Tensor, layout: WindowLayout) -> torch.Tensor
     x_BHWC = cut.transpose(1, 2).reshape(batch, padded_height, padded_width, channels)
     if any(layout.shift):
         x_BHWC = torch.roll(x_BHWC, layout.shift, dims=(1, 2))
-    return x_BHWC[:, :height, :width]
+    return crop(x_BHWC, layout)
 
 
 def cached(function):

@@ -1,0 +1,219 @@
+# Copyright 2026 The hf_swin authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+# Shapes: B batch, H W grid of tokens, C channels, A heads, T tokens of a window.
+"""Attention in windows by a kernel of our own on a CPU: `attn_implementation="window_kernel"`.
+
+The kernel is one C++ file without dependencies (window_attention.cpp), compiled when it is first wanted, in a few
+seconds, and kept in the cache. It cuts the windows by reading: nothing is rolled, partitioned or masked in memory, and
+neither scores nor weights are kept for the backward pass.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants
+from torch import nn
+from torch.nn import functional as F
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import AttentionInterface
+from transformers.utils import logging
+
+from .modeling_windows import WindowLayout
+
+
+NAME = "window_kernel"
+SOURCE = Path(__file__).with_name("window_attention.cpp")
+# What -ffast-math allows, but for infinities; that flag itself would change how the whole process treats tiny numbers.
+LOOSE = ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"]
+FLAGS = ["-O3", "-march=native", *LOOSE, "-std=c++17", "-shared", "-fPIC"]
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+WHOLE_VECTOR = 16  # numbers; rows of the bias are that much rounded up, whatever the machine's own vectors are
+
+logger = logging.get_logger(__name__)
+
+
+def cpu_flags() -> str:
+    """Returns what this CPU can do, in Linux's own words; a compiled file is good for equal ones only."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+@lru_cache
+def library() -> ctypes.CDLL | None:
+    """Returns the compiled kernel, or None, with a warning, where there is no C++ compiler that can make it."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]  # Apple's compiler comes without it
+    known = "\n".join([SOURCE.read_text(), str(compiler), *FLAGS, *openmp, cpu_flags(), platform.platform()])
+    folder = Path(constants.HF_HOME) / "hf_swin" / "kernels"
+    built = folder / f"window_attention-{hashlib.sha256(known.encode()).hexdigest()[:16]}.so"
+    try:
+        if not built.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                partial = Path(scratch) / built.name
+                command = [compiler or "g++", *FLAGS, *openmp, str(SOURCE), "-o", str(partial)]
+                subprocess.run(command, check=True, capture_output=True, text=True)
+                partial.replace(built)
+        return ctypes.CDLL(str(built))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        logger.warning(f"window_kernel could not be compiled, so sdpa takes its place: {reason.strip()}")
+        return None
+
+
+@torch.compiler.assume_constant_result
+def compiled() -> bool:
+    """Returns whether there is a kernel; one question, to which a tracing compiler need not know how it is answered."""
+    return library() is not None
+
+
+def _call(
+    name: str, query: torch.Tensor, layout: list[int], heads: int, cosine: bool, tensors: list[torch.Tensor]
+) -> None:
+    batch, height, width, channels = query.shape
+    sizes = [batch, height, width, heads, channels // heads, *layout, query.stride(2), cosine, torch.get_num_threads()]
+    function = getattr(library(), f"{name}_{DTYPES[query.dtype]}")
+    function((ctypes.c_int64 * len(sizes))(*sizes), *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """Returns a grid (B, H, W, C) whose tokens follow at one distance; a part of a wider grid stays a view."""
+    _, height, width, _ = x.shape
+    step = x.stride(2)
+    regular = x.stride() == (height * width * step, width * step, step, 1)
+    return x if regular else x.contiguous()
+
+
+def _by_key(bias: torch.Tensor) -> torch.Tensor:
+    """Returns a bias (A, queries, keys) as the kernel reads it: one row for each key, of whole vectors."""
+    return F.pad(bias.transpose(1, 2).float(), (0, -bias.shape[-1] % WHOLE_VECTOR)).contiguous()
+
+
+def mixed_in_windows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor,
+    scale: torch.Tensor,
+    layout: list[int],
+    cosine: bool,
+) -> torch.Tensor:
+    """Returns softmax(Q Kᵀ · scale + bias) V in every window of a grid, (B, H, W, C), without a gradient.
+
+    Queries, keys and values are (B, H, W, C) of whole windows; bias is (A, T, T); scale (A), one factor for each head;
+    `layout` the height and width of window and shift; with `cosine` queries and keys are normalised first.
+    """
+    query, key, value = _rows(query), _rows(key), _rows(value)
+    if not query.stride() == key.stride() == value.stride():
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    output = torch.empty(query.shape, dtype=query.dtype)
+    tensors = [query, key, value, _by_key(bias), scale.float(), output]
+    _call("forward", query, layout, len(bias), cosine, tensors)
+    return output
+
+
+# The same as an operator: autograd differentiates it, compilers leave it as it is. Each call costs Python half a
+# millisecond, which inference does without.
+window_attention = torch.library.custom_op("hf_swin::window_attention", mixed_in_windows, mutates_args=())
+
+
+@window_attention.register_fake
+def _(query, key, value, bias, scale, layout, cosine):
+    return query.new_empty(query.shape)
+
+
+@torch.library.custom_op("hf_swin::window_attention_backward", mutates_args=())
+def window_attention_backward(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor,
+    scale: torch.Tensor,
+    change: torch.Tensor,
+    layout: list[int],
+    cosine: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns the gradients of query, key, value, bias and scale, given that of what `window_attention` returned."""
+    query, key, value, change = query.contiguous(), key.contiguous(), value.contiguous(), change.contiguous()
+    wide = _by_key(bias)
+    gradients = [torch.empty_like(query) for _ in range(3)]
+    d_bias = torch.zeros(torch.get_num_threads(), *wide.shape)
+    d_scale = torch.zeros(torch.get_num_threads(), len(scale))
+    tensors = [query, key, value, wide, scale.float(), change, *gradients, d_bias, d_scale]
+    _call("backward", query, layout, len(bias), cosine, tensors)
+    d_bias = d_bias.sum(0)[..., : bias.shape[-1]].transpose(1, 2)
+    return (
+        *gradients,
+        d_bias.to(bias.dtype, memory_format=torch.contiguous_format, copy=True),
+        d_scale.sum(0).to(scale.dtype),
+    )
+
+
+@window_attention_backward.register_fake
+def _(query, key, value, bias, scale, change, layout, cosine):
+    return tuple(torch.empty_like(tensor) for tensor in (query, key, value, bias, scale))
+
+
+def _keep(ctx, inputs, output):
+    *tensors, ctx.layout, ctx.cosine = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradients(ctx, change):
+    return *window_attention_backward(*ctx.saved_tensors, change, ctx.layout, ctx.cosine), None, None
+
+
+window_attention.register_autograd(_gradients, setup_context=_keep)
+
+
+class WindowKernel:
+    """The attention implementation `window_kernel`: sdpa wherever the kernel is not made for what is asked."""
+
+    def __call__(self, *args, **kwargs) -> tuple[torch.Tensor, None]:
+        return sdpa_attention_forward(*args, **kwargs)
+
+    def takes(self, module: nn.Module, layout: WindowLayout, x_BHWC: torch.Tensor) -> bool:
+        """Returns whether it can do this: float32 or bfloat16 on a CPU, no dropped weights, no hidden padding."""
+        hidden = module.config.mask_padding and layout.padded != layout.grid
+        dtypes = {x_BHWC.dtype, torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_BHWC.dtype}
+        plain = not hidden and module.dropped_weights == 0.0 and dtypes <= DTYPES.keys()
+        return plain and x_BHWC.device.type == "cpu" and compiled()
+
+    def on_grid(
+        self,
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias_ATT: torch.Tensor,
+        layout: WindowLayout,
+    ) -> torch.Tensor:
+        """Returns the mixed values (B, H, W, C) of queries, keys and values on a grid of whole windows."""
+        cosine = hasattr(module, "logit_scale")
+        scale_A = module.score_scale().flatten() if cosine else torch.full((module.num_heads,), module.scaling)
+        an_operator = torch.compiler.is_compiling() or torch.is_grad_enabled()
+        function = window_attention if an_operator else mixed_in_windows
+        return function(query, key, value, bias_ATT, scale_A, [*layout.window, *layout.shift], cosine)
+
+
+AttentionInterface.register(NAME, WindowKernel())

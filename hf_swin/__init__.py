@@ -32,6 +32,7 @@ _NAMES = {
         "HfSwinV2ForMaskedImageModeling",
         "HfSwinV2Backbone",
     ],
+    "optimization": ["optimize"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [*_MODULE_OF]
@@ -41,6 +42,8 @@ def __getattr__(name: str):
     """Imports the module of a public name when the name is first used; `import hf_swin` itself stays light."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _MODULE_OF[name].startswith("modeling_"):
+        import_module(".window_kernel", __name__)  # which makes its name known as an attention implementation
     return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from .benchmark import bench
 from .conversion.convert import convert
 from .conversion.publish import publish
 from .conversion.verify import verify
@@ -129,6 +130,7 @@ app.command()(predict)
 app.command()(convert)
 app.command()(verify)
 app.command()(publish)
+app.command()(bench)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ LIBRARIES = ("torch", "transformers", "timm", "torchvision", "onnxruntime", "ope
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
 # Shapes (rows, inner, columns) among which the fastest product is looked for: squares, and tall ones as layers have.
 PRODUCTS = ((1024, 1024, 1024), (2048, 2048, 2048), (3072, 3072, 3072), (3136, 768, 3072), (12544, 384, 1536))
+# How long the fastest product is measured, and how long the search for it may try a shape, in seconds.
+PRODUCT_SECONDS, PATIENCE = 0.2, 2
 # Runs in a process of its own before its peak is read; the first run compiles or prepares and is not among them.
 MEMORY_RUNS = 3
 # Imported once for all these processes, so that what libraries import is not counted as a model's.
@@ -78,21 +80,26 @@ class Product:
     """The fastest matrix product of a machine in a dtype, found once, measured again in each round."""
 
     def __init__(self, case: Case, device: torch.device):
-        self.device = device
-        factors = [
-            (torch.randn(rows, inner, device=device), torch.randn(inner, columns, device=device))
-            for rows, inner, columns in PRODUCTS
-        ]
-        factors = [(left.to(case.torch_dtype), right.to(case.torch_dtype)) for left, right in factors]
-        self.left, self.right = max(factors, key=lambda pair: max(self._rate(*pair) for _ in range(2)))
+        self.device, fastest = device, 0.0
+        for rows, inner, columns in PRODUCTS:
+            left, right = torch.randn(rows, inner, device=device), torch.randn(inner, columns, device=device)
+            left, right = left.to(case.torch_dtype), right.to(case.torch_dtype)
+            begin = time.perf_counter()
+            rate = self._rate(left, right)
+            if rate > fastest:
+                fastest, self.left, self.right = rate, left, right
+            if time.perf_counter() - begin > PATIENCE:
+                break  # a processor without the dtype: larger products take minutes, and tell no more
 
     def _rate(self, left: torch.Tensor, right: torch.Tensor) -> float:
+        def run() -> None:
+            torch.matmul(left, right, out=out)
+
         out = left @ right
-        flop = 2 * left.numel() * right.shape[1]
         # As long as a small model takes, because a machine that has rested is faster for a moment.
-        calls = max(1, round(2e10 / flop))
-        seconds, _ = timed(lambda: torch.matmul(left, right, out=out), self.device, calls)
-        return flop / seconds
+        calls = max(1, round(PRODUCT_SECONDS / timed(run, self.device)[0]))
+        seconds, _ = timed(run, self.device, calls)
+        return 2 * left.numel() * right.shape[1] / seconds
 
     def rate(self) -> float:
         """Return floating-point operations a second, now."""
@@ -138,7 +145,8 @@ def _peak_here(name: str, folder: Path, case: Case, device: torch.device, thread
             work.run()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _status("VmHWM") - before
+    # A system short of memory may have taken back pages of libraries since.
+    return max(0, _status("VmHWM") - before)
 
 
 def _forget_peak(device: torch.device) -> None:

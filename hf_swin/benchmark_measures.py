@@ -34,7 +34,8 @@ from transformers.utils.logging import disable_progress_bar
 
 import hf_swin
 
-from .benchmark_variants import Case, build, class_of, config_of
+from .benchmark_variants import Case, build, config_of
+from .complexity import on_meta
 
 
 LIBRARIES = ("torch", "transformers", "timm", "torchvision", "onnxruntime", "openvino", "torchao")
@@ -108,11 +109,8 @@ class Product:
 
 def work_of(case: Case) -> int:
     """Return the floating-point operations in products and convolutions of a case, counted without doing them."""
-    config = config_of(case.model, case.size)
-    with torch.device("meta"):
-        model = class_of(config)(config).train(case.trains)
-        model.set_attn_implementation("eager")  # whose products are counted under every name they have elsewhere
-        pixels = torch.empty(case.batch, 3, case.size, case.size)
+    model = on_meta(config_of(case.model, case.size)).train(case.trains)
+    pixels = torch.empty(case.batch, 3, case.size, case.size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(case.trains):
         logits = model(pixels).logits
         if case.trains:

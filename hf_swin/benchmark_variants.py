@@ -31,15 +31,9 @@ from .conversion import formats
 from .conversion.peers import PEERS
 from .conversion.targets import moved
 from .conversion.writing import export
+from .presets import MODELS
 
 
-MODELS: dict[str, Callable[..., PreTrainedConfig]] = {
-    "vit-s16": partial(hf_swin.HfViTConfig.preset, "small"),
-    "vit-b16": partial(hf_swin.HfViTConfig.preset, "base"),
-    "swin-t": partial(hf_swin.HfSwinConfig.preset, "tiny"),
-    "swin-b": partial(hf_swin.HfSwinConfig.preset, "base"),
-    "swin-v2-t": partial(hf_swin.HfSwinV2Config.preset, "tiny"),
-}
 MODES = ("inference", "training")
 DTYPES = ("float32", "bfloat16")
 # How far weights are moved from where they begin, matrices and vectors: norms of Swin v2 begin at zero, and biases

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .benchmark import bench
+from .complexity_table import complexity
 from .conversion.convert import convert
 from .conversion.publish import publish
 from .conversion.verify import verify
@@ -131,6 +132,7 @@ app.command()(convert)
 app.command()(verify)
 app.command()(publish)
 app.command()(bench)
+app.command()(complexity)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def second_sizes(folder: Path, device: torch.device) -> list[dict[str, Any]]:
 def mixed_sizes(folder: Path, device: torch.device) -> list[dict[str, Any]]:
     """Return how many graphs have been traced after each size, and the seconds of the call, under dynamic=True.
 
-    What is traced, and when again, does not depend on who compiles it; the backend that compiles nothing answers sooner.
+    What is traced, and when again, does not depend on who compiles it; a backend that compiles nothing is done sooner.
     """
     torch.compiler.reset()
     counters.clear()

@@ -14,6 +14,7 @@
 """`hf-swin explain`: what a model looks at in a picture, as a picture and as a page on which one can ask it."""
 
 import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,12 +91,12 @@ def open_model(source: str, image_size: int | None = None) -> "tuple[PreTrainedM
 
     try:
         facts = PreTrainedConfig.get_config_dict(source)[0]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source} holds no model: give a folder with a config.json or a Hub id.") from error
-    if facts.get("model_type") not in FAMILY_OF:
-        raise UserError(
-            f"{source} is a {facts.get('model_type')!r} model: explain takes {', '.join(sorted(FAMILY_OF))}."
-        )
+    except (OSError, ValueError):
+        facts = {}
+    if "model_type" not in facts:
+        raise UserError(f"{source} holds no model: give a folder with a config.json or a Hub id.")
+    if facts["model_type"] not in FAMILY_OF:
+        raise UserError(f"{source} is a {facts['model_type']!r} model: explain takes {', '.join(sorted(FAMILY_OF))}.")
     if any("ImageClassification" in name for name in facts.get("architectures") or []):
         return open_classifier(source, image_size)
     prefix = CLASSES[FAMILY_OF[facts["model_type"]]][0].class_prefix
@@ -232,8 +233,6 @@ def _text(numbers: "np.ndarray") -> str:
 
 def _exact(picture: "Image.Image") -> str:
     """A picture as text for a page, to the pixel: the tokens must lie where they were."""
-    import io
-
     buffer = io.BytesIO()
     picture.save(buffer, "png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -50,12 +50,13 @@ def looked_at(attention: AttentionMap) -> np.ndarray:
 def overlay(
     axes: Axes, picture: Image.Image, heat: np.ndarray, stride: tuple[int, int], colour: str = ATTENTION
 ) -> None:
-    """Draw a map (H, W), of tokens with `stride` pixels each, over the faded picture that the model saw."""
+    """Draw a map (H, W), of tokens with `stride` pixels each, from its least to its largest value over the picture."""
     faded = 0.45 * np.asarray(picture.convert("L"), dtype=np.float32) / 255 + 0.55
     axes.imshow(faded, cmap="gray", vmin=0, vmax=1)
     extent = (-0.5, heat.shape[1] * stride[1] - 0.5, heat.shape[0] * stride[0] - 0.5, -0.5)
-    highest = np.percentile(heat, BRIGHTEST) or heat.max() or 1.0
-    axes.imshow(heat, cmap=ramp(colour), vmin=0, vmax=highest, extent=extent, interpolation="nearest")
+    least, most = heat.min(), np.percentile(heat, BRIGHTEST)
+    most = most if most > least else heat.max()
+    axes.imshow(heat, cmap=ramp(colour), vmin=least, vmax=most, extent=extent, interpolation="nearest")
     # The last tokens may reach beyond the picture.
     axes.set(xlim=(-0.5, picture.width - 0.5), ylim=(picture.height - 0.5, -0.5), xticks=[], yticks=[])
     axes.grid(False)
@@ -81,7 +82,7 @@ def explanation(
             axes.set_axis_on()
             overlay(axes, picture, looked_at(attention), attention.stride)
             shifted = attention.layout is not None and any(attention.layout.shift)
-            grid = f"{attention.grid[0]}×{attention.grid[1]}" + (", shifted" if shifted else "")
+            grid = f"{attention.grid[0]}x{attention.grid[1]}" + (", shifted" if shifted else "")
             axes.set_xlabel(grid, size=9, labelpad=3)
             _heading(axes, attention.name)
     return figure
@@ -101,7 +102,7 @@ def _first_row(
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     _heading(axes, "what the model sees")
-    drawn = [("where the answer comes from", evidence, EVIDENCE)] if evidence is not None else []
+    drawn = [("class map", evidence, EVIDENCE)] if evidence is not None else []
     if maps[0].layout is None:
         drawn.append(("rollout of all blocks", rollout(maps), ATTENTION))
     for heading, heat, colour in drawn:
@@ -110,11 +111,11 @@ def _first_row(
         overlay(axes, picture, heat, maps[-1].stride, colour)
         _heading(axes, heading)
     looks = "what the class token attends to" if maps[0].class_token else "how much attention each token gets"
-    lines = [answer, f"Below, block by block: {looks}, mean of the heads."]
+    lines = [f"Below, block by block: {looks}, mean of the heads,", "each map from its least to its largest value."]
     axes = next(free)
     place = {"transform": axes.transAxes, "va": "top", "in_layout": False}
-    axes.text(0, 1, lines[0], size=13, weight="bold", **place)
-    axes.text(0, 0.82 if answer else 1, lines[1], size=10, color=MUTED, **place)
+    axes.text(0, 1, answer, size=13, weight="bold", **place)
+    axes.text(0, 0.82, "\n".join(lines), size=10, color=MUTED, linespacing=1.5, **place)
 
 
 def _heading(axes: Axes, text: str) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from hf_swin import explain_page
 from hf_swin.cli import app
 from hf_swin.explain import attention_maps, class_map
-from hf_swin.explain_page import answer_of, open_model, page, picture_of, read
+from hf_swin.explain_page import open_model, page, picture_of, read
 from hf_swin.explain_pictures import explanation, looked_at, overlay
 from hf_swin.starting import new_processor
 from hf_swin.transforms import prepared

@@ -80,6 +80,14 @@ def click(page, attention, token, size):
     page.locator("#view").click(position={"x": x * box["width"], "y": y * box["height"]})
 
 
+def assert_shown(page, attention, token, head=-1):
+    """The page's map is what a token attends to, by the mean of the heads or by one, to 0.5 % of its largest weight."""
+    expected = attention.attended(token)
+    wanted = (expected.mean(0) if head < 0 else expected[head]).ravel()
+    window, query = np.argwhere(attention.tokens == token)[0]
+    assert np.allclose(page.evaluate(MAP), wanted, atol=0.005 * attention.weights[window, :, query].max())
+
+
 @pytest.mark.parametrize("family", SIZES)
 def test_a_click_shows_what_a_patch_attends_to_in_each_block_and_head(family, open_page, explained):
     page, (_, maps, _) = open_page(family), explained[family]
@@ -87,11 +95,9 @@ def test_a_click_shows_what_a_patch_attends_to_in_each_block_and_head(family, op
         page.locator("#blocks button").nth(number).click()
         for token in (0, attention.grid[0] * attention.grid[1] - 1, attention.grid[1] + 1):
             click(page, attention, token, SIZES[family])
-            expected = attention.attended(token)
-            for head in (-1, 0, len(expected) - 1):
+            for head in (-1, 0, attention.weights.shape[1] - 1):
                 page.locator("#heads button").nth(head + 1).click()
-                wanted = (expected.mean(0) if head < 0 else expected[head]).ravel()
-                assert np.allclose(page.evaluate(MAP), wanted, atol=0.005 * wanted.max()), (attention.name, token, head)
+                assert_shown(page, attention, token, head)
         assert attention.name in page.inner_text("#said")
 
 
@@ -100,8 +106,7 @@ def test_the_same_place_is_asked_in_every_block(open_page, explained):
     page.locator("#blocks button").nth(0).click()
     click(page, maps[0], 5 * 16 + 10, (64, 64))
     page.locator("#blocks button").nth(2).click()
-    wanted = maps[2].attended(2 * 8 + 5).mean(0).ravel()
-    assert np.allclose(page.evaluate(MAP), wanted, atol=0.005 * wanted.max())
+    assert_shown(page, maps[2], 2 * 8 + 5)
 
 
 def test_keys_move_the_patch_and_stop_at_the_edge(open_page, explained):
@@ -112,8 +117,7 @@ def test_keys_move_the_patch_and_stop_at_the_edge(open_page, explained):
     for key in ("ArrowUp", "ArrowLeft", "ArrowDown", "ArrowRight", "ArrowRight"):
         page.keyboard.press(key)
     assert "Patch 2, 3 of 16" in page.inner_text("#said")
-    wanted = maps[0].attended(16 + 2).mean(0).ravel()
-    assert np.allclose(page.evaluate(MAP), wanted, atol=0.005 * wanted.max())
+    assert_shown(page, maps[0], 16 + 2)
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -124,14 +128,13 @@ def test_class_map_and_rollout_are_shown_on_request(family, open_page, explained
         page.get_by_label(name).check()
         assert np.allclose(page.evaluate(MAP), heat.ravel(), atol=0.005 * heat.max())
     page.locator("#view").click()
-    assert page.get_by_label("attention").is_checked()
+    assert page.get_by_role("radio", name="attention").is_checked()
 
 
 def test_the_class_token_can_ask(open_page, explained):
     page, (_, maps, _) = open_page("hf_vit"), explained["hf_vit"]
     page.get_by_label("the class token asks").check()
-    wanted = maps[-1].attended(maps[-1].grid[0] * maps[-1].grid[1]).mean(0).ravel()
-    assert np.allclose(page.evaluate(MAP), wanted, atol=0.005 * wanted.max())
+    assert_shown(page, maps[-1], maps[-1].grid[0] * maps[-1].grid[1])
     assert "The class token" in page.inner_text("#said")
     assert open_page("hf_swin").get_by_label("the class token asks").is_hidden()
 

@@ -27,6 +27,7 @@ from .conversion.convert import convert
 from .conversion.publish import publish
 from .conversion.verify import verify
 from .errors import errors_in_one_sentence
+from .explain_page import explain
 from .predict import predict
 from .recipe import FIELDS
 from .scoring import evaluate
@@ -132,6 +133,7 @@ app.command()(convert)
 app.command()(verify)
 app.command()(publish)
 app.command()(bench)
+app.command()(explain)
 app.command()(complexity)
 
 

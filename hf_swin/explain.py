@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 # Shapes: N windows, A heads, T tokens that attend to each other (of a window, or all of them), H W grid of tokens.
-"""What a model looks at: attention in image space, rollout and class maps, as arrays, for every model of this package."""
+"""What a model looks at: attention in image space, rollout and class maps, as arrays, for every model of ours."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +38,8 @@ class AttentionMap:
     `weights` are (N, A, T queries, T keys), float32, each row of sum 1; a ViT has one window, of all tokens. `tokens`
     (N, T) says which token stands at each place of a window: tokens of the grid are numbered row by row from 0, the
     `prefix` tokens before the grid follow them, padding is -1. `grid` is (height, width) in tokens; `layout` is None
-    for a ViT; `class_token` says whether the first token before the grid is one.
+    for a ViT; `class_token` says whether the first token before the grid is one; under a token lie `stride` (height,
+    width) pixels of the image.
     """
 
     name: str
@@ -48,6 +49,7 @@ class AttentionMap:
     tokens: np.ndarray
     layout: WindowLayout | None = None
     class_token: bool = False
+    stride: tuple[int, int] = (1, 1)
 
     def attended(self, token: int) -> np.ndarray:
         """Returns the weights (A, H, W) by which a token mixes the tokens of the grid; zero outside its window.
@@ -91,8 +93,8 @@ def attention_maps(model: PreTrainedModel, pixel_values: torch.Tensor) -> list[A
         raise UserError(f"{type(model).__name__} answered for {len(attentions)} blocks of {len(blocks)}: load it anew.")
     grids = _grids(model, pixel_values.shape[-2:])
     return [
-        _attention_map(name, block, grid, weights[0].float().cpu().numpy())
-        for (name, block), grid, weights in zip(blocks.items(), grids, attentions, strict=True)
+        _attention_map(name, block, grid, stride, weights[0].float().cpu().numpy())
+        for (name, block), (grid, stride), weights in zip(blocks.items(), grids, attentions, strict=True)
     ]
 
 
@@ -223,23 +225,27 @@ def _answer(model: PreTrainedModel, pixel_values: torch.Tensor, **kwargs: Any) -
         raise UserError(f"the model does not take this image: {one_line(error)}") from error
 
 
-def _grids(model: PreTrainedModel, size: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Gives the grid that each block reads of an image (height, width)."""
-    grid = cover(tuple(size), pair(model.config.patch_size))
+def _grids(model: PreTrainedModel, size: Sequence[int]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Gives the grid that each block reads of an image (height, width), and the pixels under one of its tokens."""
+    stride = pair(model.config.patch_size)
+    grid = cover(tuple(size), stride)
     for part in blocks_of(model):
         for _ in getattr(part, "blocks", [part]):
-            yield grid
-        grid = cover(grid, (2, 2)) if hasattr(part, "merging") else grid
+            yield grid, stride
+        if hasattr(part, "merging"):
+            grid, stride = cover(grid, (2, 2)), (2 * stride[0], 2 * stride[1])
 
 
-def _attention_map(name: str, block: nn.Module, grid: tuple[int, int], weights: np.ndarray) -> AttentionMap:
+def _attention_map(
+    name: str, block: nn.Module, grid: tuple[int, int], stride: tuple[int, int], weights: np.ndarray
+) -> AttentionMap:
     count = grid[0] * grid[1]
     if hasattr(block.attention, "layout"):
         layout = block.attention.layout(grid)
         numbers_BHWC = 1 + torch.arange(count).reshape(1, *grid, 1)  # so that the zeros of padding are nobody's number
         tokens_NT = partition(numbers_BHWC, layout).squeeze(-1).numpy() - 1
-        return AttentionMap(name, grid, 0, weights, tokens_NT, layout)
+        return AttentionMap(name, grid, 0, weights, tokens_NT, layout, stride=stride)
     config = block.attention.config
     prefix = config.num_prefix_tokens
     tokens_NT = np.concatenate([count + np.arange(prefix), np.arange(count)])[None]
-    return AttentionMap(name, grid, prefix, weights[None], tokens_NT, None, config.use_class_token)
+    return AttentionMap(name, grid, prefix, weights[None], tokens_NT, None, config.use_class_token, stride)

@@ -212,9 +212,8 @@ class Piecewise(FastWay):
         _, _, width, channels = x_BHWC.shape
         for parts, cut in strips(layout, PIECE // (width * channels)):
             answer = self.ordinary(torch.cat([x_BHWC[:, rows] for rows in parts], dim=1), layout=cut, **kwargs)
-            for rows, rows_answer in zip(
-                parts, answer.split([rows.stop - rows.start for rows in parts], 1), strict=True
-            ):
+            heights = [rows.stop - rows.start for rows in parts]
+            for rows, rows_answer in zip(parts, answer.split(heights, 1), strict=True):
                 result[:, rows] = rows_answer
 
 
@@ -240,9 +239,7 @@ def optimize(
     if not any(isinstance(module, SelfAttention) for module in model.modules()):
         raise UserError(f"{type(model).__name__} is no model of hf_swin: open it by the classes of this package.")
     if training and (compile or int8):
-        raise UserError(
-            "training goes with neither compile nor int8: leave them out, or use torch.compile by yourself."
-        )
+        raise UserError("training goes with neither compile nor int8: leave them out, or call torch.compile yourself.")
     _restore(model)
     model = model.train(training).to(dtype=dtype or model.dtype)
     on_cpu = model.device.type == "cpu"
@@ -251,7 +248,8 @@ def optimize(
     if int8:
         _quantize(model)
     if training:
-        _slim(model)
+        for mlp in [module for module in model.modules() if isinstance(module, MLP)]:
+            LeanMLP(mlp)
     elif compile:
         model.compile(options={"freezing": True} if on_cpu else None)
     elif on_cpu:
@@ -266,12 +264,6 @@ def _restore(model: PreTrainedModel) -> None:
     for module in model.modules():
         for name in [name for name, value in vars(module).items() if isinstance(value, FastWay)]:
             delattr(module, name)
-
-
-def _slim(model: PreTrainedModel) -> None:
-    for module in model.modules():
-        if isinstance(module, MLP):
-            LeanMLP(module)
 
 
 @lru_cache

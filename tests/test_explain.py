@@ -85,6 +85,7 @@ def test_windows_hold_the_tokens_that_loops_put_there(family, cut):
     for map_, (grid, window, shift) in zip(maps, geometries(stages), strict=True):
         assert (map_.grid, map_.prefix, map_.class_token) == (grid, 0, False)
         assert map_.layout == (grid, window, shift)
+        assert map_.stride == ((4, 4) if map_.name.startswith("stage 1") else (8, 8))
         by_hand = [[token for token, _ in places] for places in cut_by_hand(grid, window, shift)]
         assert map_.tokens.tolist() == by_hand
         assert sorted(map_.tokens[map_.tokens >= 0]) == list(range(grid[0] * grid[1]))
@@ -126,7 +127,7 @@ def test_a_vit_has_one_window_of_all_tokens(variant):
     maps = attention_maps(model, image)
     assert [map_.name for map_ in maps] == ["block 1", "block 2", "block 3"]
     for map_, weights in zip(maps, weights_of(model, image), strict=True):
-        assert (map_.grid, map_.prefix, map_.layout) == ((3, 5), prefix, None)
+        assert (map_.grid, map_.prefix, map_.layout, map_.stride) == ((3, 5), prefix, None, (8, 8))
         assert map_.class_token == variant.startswith("class")
         assert map_.tokens.tolist() == [[*range(15, 15 + prefix), *range(15)]]
         np.testing.assert_allclose(map_.weights.sum(-1), 1, atol=1e-5)

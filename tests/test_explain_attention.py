@@ -1,4 +1,4 @@
-"""What a model looks at, against windows cut by loops, products written by hand, and other people's Grad-CAM."""
+"""Attention in image space and rollout, against windows cut by loops and products written by hand."""
 
 import numpy as np
 import pytest

@@ -60,8 +60,11 @@ def explain(
         seen = picture_of(processor, pixel_values)
         with disk_errors(out):
             partial = out / f"partial-{PICTURE}"
-            save_png(explanation(seen, maps, evidence, answer), partial)
-            partial.replace(out / PICTURE)
+            try:
+                save_png(explanation(seen, maps, evidence, answer), partial)
+                partial.replace(out / PICTURE)
+            finally:
+                partial.unlink(missing_ok=True)
             write_text(out / PAGE, page(image.name, seen, maps, evidence, answer))
         print(f"{answer or 'no classifier, so attention alone'}; {len(maps)} blocks")
         print(f"a picture: {out / PICTURE}\na page to click on: {out / PAGE}")
@@ -111,7 +114,10 @@ def open_model(source: str, image_size: int | None = None) -> "tuple[PreTrainedM
 
 
 def answer_of(model: "PreTrainedModel", pixel_values: "torch.Tensor", label: str | None) -> tuple[int | None, str]:
-    """Return the number of a label, by name or number or the likeliest, and it with its probability; None without."""
+    """Return the number of a label, by name or number or the likeliest, and what is said of it; None without.
+
+    What is said has probabilities, and the model's own answer too where the label is another.
+    """
     import torch
 
     from .explain import has_classifier
@@ -124,8 +130,13 @@ def answer_of(model: "PreTrainedModel", pixel_values: "torch.Tensor", label: str
     with torch.inference_mode():
         logits = model(pixel_values.to(model.device)).logits[0].float()
     probabilities = logits.sigmoid() if chooses_several(model.config) else logits.softmax(-1)
-    chosen = int(probabilities.argmax()) if label is None else number_of(model.config, label)
-    return chosen, f"{model.config.id2label[chosen]}, {probabilities[chosen]:.1%}"
+    likeliest = int(probabilities.argmax())
+    chosen = likeliest if label is None else number_of(model.config, label)
+    name_of = model.config.id2label
+    said = {number: f"{name_of[number]}, {100 * probabilities[number]:.1f} %" for number in (chosen, likeliest)}
+    if chosen == likeliest:
+        return chosen, f"Answer: {said[chosen]}"
+    return chosen, f"Asked for: {said[chosen]}; answer: {said[likeliest]}"
 
 
 def number_of(config: Any, label: str) -> int:

@@ -50,7 +50,7 @@ def looked_at(attention: AttentionMap) -> np.ndarray:
 def overlay(
     axes: Axes, picture: Image.Image, heat: np.ndarray, stride: tuple[int, int], colour: str = ATTENTION
 ) -> None:
-    """Draw a map (H, W), of tokens with `stride` pixels each, from its least to its largest value over the picture."""
+    """Draw a map (H, W), of tokens with `stride` pixels each, over the picture; the few largest values look alike."""
     faded = 0.45 * np.asarray(picture.convert("L"), dtype=np.float32) / 255 + 0.55
     axes.imshow(faded, cmap="gray", vmin=0, vmax=1)
     extent = (-0.5, heat.shape[1] * stride[1] - 0.5, heat.shape[0] * stride[0] - 0.5, -0.5)
@@ -111,7 +111,10 @@ def _first_row(
         overlay(axes, picture, heat, maps[-1].stride, colour)
         _heading(axes, heading)
     looks = "what the class token attends to" if maps[0].class_token else "how much attention each token gets"
-    lines = [f"Below, block by block: {looks}, mean of the heads,", "each map from its least to its largest value."]
+    lines = [
+        f"Below, block by block: {looks}, mean of the heads,",
+        "each map from its least value to nearly its largest.",
+    ]
     axes = next(free)
     place = {"transform": axes.transAxes, "va": "top", "in_layout": False}
     axes.text(0, 1, answer, size=13, weight="bold", **place)

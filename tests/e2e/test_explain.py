@@ -1,5 +1,6 @@
 """`hf-swin explain`: a picture and a page of a model and an image, as the model sees it."""
 
+import errno
 import json
 import re
 
@@ -58,15 +59,20 @@ def test_the_command_writes_a_picture_and_a_page(family, photo, tmp_path):
     model, processor = open_model(folder)
     pixels = prepared(processor, [read(photo)])
     probabilities = model(pixels).logits.softmax(-1)[0]
-    assert f"LABEL_{probabilities.argmax()}, {probabilities.max():.1%}" in result.output
+    assert f"Answer: LABEL_{probabilities.argmax()}, {100 * probabilities.max():.1f} %" in result.output
 
 
 def test_a_label_is_chosen_by_name_or_number(photo, tmp_path):
     names = {0: "cat", 1: "dog", 2: "3", 3: "hen", 4: "ant"}
     folder = saved(tmp_path / "model", id2label=names, label2id={name: key for key, name in names.items()})
+    answer = re.match("Answer: (.*?),", command(folder, photo, "--out", tmp_path / "out").output)[1]
     for label, shown in {"hen": "hen", "4": "ant", "3": "3"}.items():  # a name goes before a number
         result = command(folder, photo, "--label", label, "--out", tmp_path / "out")
-        assert result.exit_code == 0 and result.output.startswith(f"{shown}, ")
+        assert result.exit_code == 0
+        # A label that was asked for is not passed off as the model's answer, neither here nor on the page.
+        start = f"Answer: {shown}, " if shown == answer else f"Asked for: {shown}, "
+        for text in (result.output, (tmp_path / "out" / "explain.html").read_text()):
+            assert start in text and re.search(f"(A|; a)nswer: {answer}, ", text)
     result = command(folder, photo, "--label", "cow", "--out", tmp_path / "none")
     assert result.exit_code == 2 and "cow" in result.output and "cat, dog" in result.output
     assert not (tmp_path / "none").exists()
@@ -116,6 +122,17 @@ def test_mistakes_are_said_in_one_sentence(photo, tmp_path):
         result = command(*words, "--out", tmp_path / "out")
         assert result.exit_code == 2 and sentence in " ".join(result.output.split()), result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_half_written_stays(photo, tmp_path, monkeypatch):
+    def full_disk(figure, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hf_swin.pictures.save_png", full_disk)
+    result = command(saved(tmp_path / "model"), photo, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "the disk is full" in result.output
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_picture_is_the_one_the_model_sees(photo, tmp_path):

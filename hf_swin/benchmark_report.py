@@ -162,9 +162,7 @@ def write_results(
     write_text(out / RESULTS, json.dumps(content, indent=1) + "\n")
     timed = [result for result in results if result.peak]
     if timed:
-        partial = out / f"partial-{PLOT}"
-        save_png(ratio_plot(timed, about), partial)
-        partial.replace(out / PLOT)
+        save_png(ratio_plot(timed, about), out / PLOT)
 
 
 def _summary(result: Result) -> dict[str, dict[str, Any]]:

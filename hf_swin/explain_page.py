@@ -59,12 +59,7 @@ def explain(
         evidence = None if chosen is None else class_map(opened, pixel_values, chosen)
         seen = picture_of(processor, pixel_values)
         with disk_errors(out):
-            partial = out / f"partial-{PICTURE}"
-            try:
-                save_png(explanation(seen, maps, evidence, answer), partial)
-                partial.replace(out / PICTURE)
-            finally:
-                partial.unlink(missing_ok=True)
+            save_png(explanation(seen, maps, evidence, answer), out / PICTURE)
             write_text(out / PAGE, page(image.name, seen, maps, evidence, answer))
         print(f"{answer or 'no classifier, so attention alone'}; {len(maps)} blocks")
         print(f"a picture: {out / PICTURE}\na page to click on: {out / PAGE}")

@@ -98,9 +98,14 @@ def figure_of(drawings: Sequence[Drawing], width: float, height: float) -> Figur
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure to a file."""
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(path)
+    """Write a figure to a file, under another name first, so that a reader never finds half of it."""
+    partial = path.with_name(f"partial-{path.name}")
+    try:
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def svg_of(figure: Figure, title: str) -> str:

@@ -125,11 +125,11 @@ def test_mistakes_are_said_in_one_sentence(photo, tmp_path):
 
 
 def test_nothing_half_written_stays(photo, tmp_path, monkeypatch):
-    def full_disk(figure, path):
+    def full_disk(figure, path, **kwargs):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hf_swin.pictures.save_png", full_disk)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)
     result = command(saved(tmp_path / "model"), photo, "--out", tmp_path / "out")
     assert result.exit_code == 2 and "the disk is full" in result.output
     assert list((tmp_path / "out").iterdir()) == []

@@ -1,13 +1,9 @@
 """The page of `hf-swin explain` as a browser shows it: alone, by mouse and keyboard, with the model's own weights."""
 
-import os
-import shutil
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from hf_swin.explain import attention_maps, class_map, rollout
 from hf_swin.explain_page import page as page_of
@@ -16,7 +12,6 @@ from tiny import model_of
 
 
 pytestmark = pytest.mark.slow
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"hf_swin": (64, 64), "hf_swin_v2": (60, 100), "hf_vit": (32, 48)}
 MAP = "Array.from(document.getElementById('view').map.map)"
 
@@ -35,18 +30,6 @@ def explained(tmp_path_factory):
         views = {"class map": evidence} | ({"rollout": rollout(maps)} if family == "hf_vit" else {})
         found[family] = path, maps, views
     return found
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        sentence = "the page is checked in a browser, and there is none: apt-get install chromium"
-        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
-    with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

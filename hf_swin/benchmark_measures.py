@@ -134,7 +134,7 @@ def peak_memory(name: str, folder: Path, case: Case, device: torch.device, threa
 def _peak_here(name: str, folder: Path, case: Case, device: torch.device, threads: int) -> int:
     disable_progress_bar()
     torch.set_num_threads(threads)
-    before = _status("VmRSS")
+    before = _status("VmRSS") - _code()
     with quiet():
         work = build(name, folder, case, device)
         work.run()
@@ -143,8 +143,7 @@ def _peak_here(name: str, folder: Path, case: Case, device: torch.device, thread
             work.run()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # A system short of memory may have taken back pages of libraries since.
-    return max(0, _status("VmHWM") - before)
+    return _status("VmHWM") - _code() - before
 
 
 def _forget_peak(device: torch.device) -> None:
@@ -166,6 +165,19 @@ def _status(field: str) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _code() -> int:
+    """Bytes of libraries in memory: the system reads them in, and drops them, when it likes; 0 without Linux."""
+    found, of_library = 0, False
+    with suppress(OSError):
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            name, *values = line.split()
+            if not name.endswith(":"):  # the head of a mapping, with its file
+                of_library = ".so" in line
+            elif of_library and name == "Rss:":
+                found += 1024 * int(values[0])
+    return found
 
 
 def versions() -> dict[str, str | None]:

@@ -18,7 +18,6 @@ tokens) is no part of the model's state: an optimised model is saved as any othe
 """
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,12 +30,11 @@ from .errors import UserError
 from .modeling_attention import SelfAttention, WindowAttention
 from .modeling_blocks import MLP, SwinBlock, SwinV2Block
 from .modeling_windows import WindowLayout
+from .packed_products import products
 
 
 # Tokens times channels that go through a block together: what lies between its layers then stays in the cache.
 PIECE = 1_200_000
-# What oneDNN applies while a product is still in registers: activation of the config -> its name there, its algorithm.
-FUSED_ACTIVATIONS = {"gelu": ("gelu", "none"), "gelu_pytorch_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
 
 
 class Derived:
@@ -66,25 +64,26 @@ class Derived:
 
 
 class PackedProduct:
-    """Linear layers on the same tokens as one product, with weights in the order that the processor wants.
+    """Linear layers on the same tokens as one product of packed weights, followed by an activation of a config."""
 
-    Bias and activation are applied while the product is still in registers.
-    """
-
-    def __init__(self, activation: tuple[str, str] = ("none", "")):
+    def __init__(self, activation: str | None = None):
         self.activation = activation
         self.packed = Derived(self.pack)
 
-    def pack(self, *layers: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns weights in oneDNN's order, and biases, zero for a layer without."""
+    def fits(self, *layers: nn.Module) -> bool:
+        """Returns whether these are ordinary linear layers, of a type for which there is such a product here."""
+        maker = _plain(*layers) and products(layers[0].weight.dtype)
+        return bool(maker) and self.activation in maker.activations
+
+    def pack(self, *layers: nn.Linear) -> tuple:
+        """Returns the weights of all layers, and their biases, zero for a layer without."""
         weight = torch.cat([layer.weight for layer in layers])
         biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
-        return torch.ops.mkldnn._reorder_linear_weight(weight), torch.cat(biases)
+        return products(weight.dtype).pack(weight, torch.cat(biases))
 
     def __call__(self, x: torch.Tensor, *layers: nn.Linear) -> torch.Tensor:
         parameters = [part for layer in layers for part in (layer.weight, layer.bias) if part is not None]
-        weight, bias = self.packed(parameters, *layers)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, self.activation[0], [], self.activation[1])
+        return products(x.dtype).multiply(x, self.packed(parameters, *layers), self.activation)
 
 
 class FastWay:
@@ -108,7 +107,7 @@ class FastWay:
 class FastLinear(FastWay):
     """A linear layer with packed weights."""
 
-    def __init__(self, module: nn.Module, activation: tuple[str, str] = ("none", "")):
+    def __init__(self, module: nn.Module, activation: str | None = None):
         super().__init__(module)
         self.product = PackedProduct(activation)
 
@@ -118,7 +117,7 @@ class FastLinear(FastWay):
         return (self.module,)
 
     def fits(self) -> bool:
-        return _plain(*self.layers) and _packs(self.layers[0].weight.dtype)
+        return self.product.fits(*self.layers)
 
     def fast(self, x: torch.Tensor) -> torch.Tensor:
         return self.product(x, *self.layers)
@@ -266,14 +265,6 @@ def _restore(model: PreTrainedModel) -> None:
             delattr(module, name)
 
 
-@lru_cache
-def _packs(dtype: torch.dtype) -> bool:
-    """Returns whether oneDNN has products of packed weights of this type for this processor."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def _plain(*layers: nn.Module) -> bool:
     """Returns whether these are ordinary linear layers; adapters and quantised ones do more than a product."""
     return all(type(layer) is nn.Linear for layer in layers)
@@ -288,14 +279,11 @@ def _work_in_pieces(model: PreTrainedModel) -> None:
 
 
 def _pack(model: PreTrainedModel) -> None:
-    # With vectors of 8 numbers oneDNN's GELU, as part of a product, takes some four times as long as one by itself.
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    activation = FUSED_ACTIVATIONS.get(model.config.hidden_act) if wide else None
     for module in model.modules():
         if isinstance(module, SelfAttention):
             FastProjections(module)
-        elif isinstance(module, MLP) and activation:
-            FastMLP(module, activation)
+        elif isinstance(module, MLP):
+            FastMLP(module, model.config.hidden_act)
         elif _plain(module):
             FastLinear(module)
 

@@ -21,9 +21,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
+
+#include "vectors.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -32,49 +32,7 @@
 #define THREAD 0
 #endif
 
-#ifdef __AVX512F__
-constexpr int LANES = 16, VECTORS = 4;
-#else
-constexpr int LANES = 8, VECTORS = 2;
-#endif
-constexpr int ROWS = 6;
 constexpr float FORBIDDEN = -65504.0f;
-
-typedef float Floats __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-struct Bfloat16 { uint16_t bits; };
-
-static inline Floats& at(float* place) { return *reinterpret_cast<Floats*>(place); }
-static inline const Floats& at(const float* place) { return *reinterpret_cast<const Floats*>(place); }
-static inline float to_float(float value) { return value; }
-static inline float to_float(Bfloat16 value) {
-    uint32_t bits = uint32_t(value.bits) << 16;
-    float result;
-    std::memcpy(&result, &bits, 4);
-    return result;
-}
-static inline void put(float& place, float value) { place = value; }
-static inline void put(Bfloat16& place, float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    place.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-// exp(x) for x <= 0 to 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. What would be smaller than 1e-34 is zero:
-// numbers near the least that float32 knows slow a processor down tenfold.
-static inline Floats exponential(Floats power) {
-    Floats x = power < -78.0f ? Floats{} - 78.0f : power;
-    Ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, Ints);
-    Floats whole = __builtin_convertvector(n, Floats);
-    Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return power < -78.0f ? Floats{} : p * reinterpret_cast<Floats>((n + 127) << 23);
-}
 
 static inline float total(Floats x) {
     float sum = 0;
@@ -94,20 +52,6 @@ struct Matrix {
     int row, column = 1;
     Matrix transposed() const { return {start, column, row}; }
 };
-
-// A tile of C = A B that stays in registers; A is read one number at a time, so that any strides will do.
-template <int rows, int vectors>
-static inline void tile(int depth, const float* a, int a_row, int a_column, const float* b, int b_row, float* c, int c_row) {
-    Floats sums[rows][vectors] = {};
-    for (int k = 0; k < depth; ++k) {
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 8
-            for (int v = 0; v < vectors; ++v) sums[r][v] += a[r * a_row + k * a_column] * at(b + k * b_row + v * LANES);
-    }
-    for (int r = 0; r < rows; ++r)
-        for (int v = 0; v < vectors; ++v) at(c + r * c_row + v * LANES) = sums[r][v];
-}
 
 template <int vectors>
 static void column_of_tiles(int m, int depth, Matrix a, const float* b, int b_row, float* c, int c_row) {
@@ -301,11 +245,11 @@ static void backward(const Geometry& g, const S* query, const S* key, const S* v
 }
 
 #define EXPORT(name, S)                                                                                                   \
-    extern "C" void forward_##name(const Geometry* g, const S* q, const S* k, const S* v, const float* bias,              \
+    extern "C" void window_attention_forward_##name(const Geometry* g, const S* q, const S* k, const S* v, const float* bias,              \
                                    const float* scale, S* output) {                                                       \
         forward(*g, q, k, v, bias, scale, output);                                                                        \
     }                                                                                                                     \
-    extern "C" void backward_##name(const Geometry* g, const S* q, const S* k, const S* v, const float* bias,             \
+    extern "C" void window_attention_backward_##name(const Geometry* g, const S* q, const S* k, const S* v, const float* bias,             \
                                     const float* scale, const S* d_output, S* d_q, S* d_k, S* d_v, float* d_bias,         \
                                     float* d_scale) {                                                                     \
         backward(*g, q, k, v, bias, scale, d_output, d_q, d_k, d_v, d_bias, d_scale);                                     \

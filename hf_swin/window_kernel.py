@@ -14,77 +14,22 @@
 # Shapes: B batch, H W grid of tokens, C channels, A heads, T tokens of a window.
 """Attention in windows by a kernel of our own on a CPU: `attn_implementation="window_kernel"`.
 
-The kernel is one C++ file without dependencies (window_attention.cpp), compiled when it is first wanted, in a few
-seconds, and kept in the cache. It cuts the windows by reading: nothing is rolled, partitioned or masked in memory, and
+The kernel (window_attention.cpp) cuts the windows by reading: nothing is rolled, partitioned or masked in memory, and
 neither scores nor weights are kept for the backward pass.
 """
 
-import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from functools import lru_cache
-from pathlib import Path
-
 import torch
-from huggingface_hub import constants
 from torch import nn
 from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import AttentionInterface
-from transformers.utils import logging
 
+from .kernels import DTYPES, call, compiled
 from .modeling_windows import WindowLayout
 
 
 NAME = "window_kernel"
-SOURCE = Path(__file__).with_name("window_attention.cpp")
-# What -ffast-math allows, but for infinities; that flag itself would change how the whole process treats tiny numbers.
-LOOSE = ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"]
-FLAGS = ["-O3", "-march=native", *LOOSE, "-std=c++17", "-shared", "-fPIC"]
-DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 WHOLE_VECTOR = 16  # numbers; rows of the bias are that much rounded up, whatever the machine's own vectors are
-
-logger = logging.get_logger(__name__)
-
-
-def cpu_flags() -> str:
-    """Returns what this CPU can do, in Linux's own words; a compiled file is good for equal ones only."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-
-
-@lru_cache
-def library() -> ctypes.CDLL | None:
-    """Returns the compiled kernel, or None, with a warning, where there is no C++ compiler that can make it."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]  # Apple's compiler comes without it
-    known = "\n".join([SOURCE.read_text(), str(compiler), *FLAGS, *openmp, cpu_flags(), platform.platform()])
-    folder = Path(constants.HF_HOME) / "hf_swin" / "kernels"
-    built = folder / f"window_attention-{hashlib.sha256(known.encode()).hexdigest()[:16]}.so"
-    try:
-        if not built.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                partial = Path(scratch) / built.name
-                command = [compiler or "g++", *FLAGS, *openmp, str(SOURCE), "-o", str(partial)]
-                subprocess.run(command, check=True, capture_output=True, text=True)
-                partial.replace(built)
-        return ctypes.CDLL(str(built))
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        logger.warning(f"window_kernel could not be compiled, so sdpa takes its place: {reason.strip()}")
-        return None
-
-
-@torch.compiler.assume_constant_result
-def compiled() -> bool:
-    """Returns whether there is a kernel; one question, to which a tracing compiler need not know how it is answered."""
-    return library() is not None
 
 
 def _call(
@@ -92,8 +37,7 @@ def _call(
 ) -> None:
     batch, height, width, channels = query.shape
     sizes = [batch, height, width, heads, channels // heads, *layout, query.stride(2), cosine, torch.get_num_threads()]
-    function = getattr(library(), f"{name}_{DTYPES[query.dtype]}")
-    function((ctypes.c_int64 * len(sizes))(*sizes), *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+    call(f"window_attention_{name}", query.dtype, sizes, tensors)
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

@@ -470,4 +470,4 @@ def test_a_packed_layer_is_its_product(batch):
     with torch.no_grad():
         expected = torch.cat([layer(x) for layer in layers], dim=-1)
         assert_close(PackedProduct()(x, *layers), expected, 2e-6)
-        assert_close(PackedProduct(("relu", ""))(x, *layers), expected.relu(), 2e-6)
+        assert_close(PackedProduct("relu")(x, *layers), expected.relu(), 2e-6)

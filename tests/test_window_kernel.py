@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hf_swin import window_kernel
+from hf_swin import kernels, window_kernel
 from hf_swin.modeling_attention import FORBIDDEN
 from hf_swin.modeling_windows import WindowLayout, partition, separated, unpartition
 from hf_swin.window_kernel import mixed_in_windows, window_attention, window_attention_backward
@@ -17,7 +17,7 @@ from compare import assert_close, relative_error
 from tiny import model_of, pixels
 
 
-pytestmark = pytest.mark.skipif(not window_kernel.compiled(), reason="no C++ compiler can make the kernel here")
+pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no C++ compiler can make the kernel here")
 
 SWINS = ["hf_swin", "hf_swin_v2"]
 WIDE = {"embed_dim": 48}  # heads of 24
@@ -58,11 +58,11 @@ def calls(monkeypatch):
 @pytest.fixture
 def fresh_cache(monkeypatch, tmp_path):
     """An empty cache folder, and a kernel that is not loaded yet; afterwards all is as before."""
-    monkeypatch.setattr(window_kernel.constants, "HF_HOME", str(tmp_path / "home"))
-    window_kernel.library.cache_clear()
+    monkeypatch.setattr(kernels.constants, "HF_HOME", str(tmp_path / "home"))
+    kernels.library.cache_clear()
     yield tmp_path / "home" / "hf_swin" / "kernels"
     monkeypatch.undo()
-    window_kernel.library.cache_clear()
+    kernels.library.cache_clear()
 
 
 def outputs_and_gradients(model, implementation, x):
@@ -405,7 +405,7 @@ def test_a_vit_takes_the_name_and_is_sdpa():
 
 def test_loading_leaves_tiny_numbers_as_they_are():
     """The library of -ffast-math makes a whole process take numbers below 1e-38 for zero."""
-    assert window_kernel.library() is not None
+    assert kernels.library() is not None
     assert (torch.tensor(1e-40) * 1).item() != 0.0
     assert (torch.full((64,), 1e-40) * 0.5 != 0).all()
 
@@ -414,8 +414,8 @@ def test_loading_leaves_tiny_numbers_as_they_are():
 def test_a_fresh_kernel_is_kept_once_and_answers_alike(extra, fresh_cache, monkeypatch):
     if extra and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the flag is one of x86")
-    monkeypatch.setattr(window_kernel, "FLAGS", [*window_kernel.FLAGS, *extra])
-    assert window_kernel.library() is not None
+    monkeypatch.setattr(kernels, "FLAGS", [*kernels.FLAGS, *extra])
+    assert kernels.library() is not None
     kept = list(fresh_cache.iterdir())
     assert [path.suffix for path in kept] == [".so"]
     assert (torch.tensor(1e-40) * 1).item() != 0.0
@@ -425,8 +425,8 @@ def test_a_fresh_kernel_is_kept_once_and_answers_alike(extra, fresh_cache, monke
     if not extra:
         assert_agrees_with_sdpa(model_of("hf_swin_v2"), pixels(60))
     changed = kept[0].stat().st_mtime_ns
-    window_kernel.library.cache_clear()
-    assert window_kernel.library() is not None
+    kernels.library.cache_clear()
+    assert kernels.library() is not None
     assert [path.stat().st_mtime_ns for path in fresh_cache.iterdir()] == [changed]
 
 
@@ -449,10 +449,10 @@ def test_without_a_compiler_sdpa_answers_after_one_warning(how, fresh_cache, mon
     without_compiler(monkeypatch, how, tmp_path)
     model, x = model_of("hf_swin"), pixels(60)
     with caplog.at_level(logging.WARNING):
-        assert window_kernel.library() is None and not window_kernel.compiled()
+        assert kernels.library() is None and not kernels.compiled()
         answers = inferred(model, "window_kernel", x)
-    warnings = [record.getMessage() for record in caplog.records if "window_kernel" in record.getMessage()]
-    assert len(warnings) == 1 and "sdpa" in warnings[0]
+    warnings = [record.getMessage() for record in caplog.records if "compiled" in record.getMessage()]
+    assert len(warnings) == 1 and "PyTorch's own" in warnings[0]
     assert how != "CXX fails half way" or "out of paper" in warnings[0]
     assert not list(fresh_cache.iterdir()) and not calls
     assert all(torch.equal(a, b) for a, b in zip(answers, inferred(model, "sdpa", x), strict=True))
@@ -461,5 +461,5 @@ def test_without_a_compiler_sdpa_answers_after_one_warning(how, fresh_cache, mon
 def test_a_cache_that_cannot_be_written_is_no_error(fresh_cache, caplog):
     fresh_cache.parent.parent.write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        assert window_kernel.library() is None
+        assert kernels.library() is None
     assert len(caplog.records) == 1

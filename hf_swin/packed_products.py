@@ -1,0 +1,98 @@
+# Copyright 2026 The hf_swin authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Linear layers on a CPU as products with packed weights: in the order in which the processor reads them.
+
+Bias and activation are applied while a part of the product is still in registers, or beside them.
+"""
+
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+
+from . import kernels
+
+
+class Products(Protocol):
+    """A maker of such products."""
+
+    # The activations, by the config's names, that are worth being a part of the product.
+    activations: dict
+
+    def fit(self, dtype: torch.dtype) -> bool:
+        """Returns whether this processor has products of this type."""
+
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple:
+        """Returns a weight (out, in) and a bias (out) as `multiply` wants them."""
+
+    def multiply(self, x: torch.Tensor, packed: tuple, activation: str | None) -> torch.Tensor:
+        """Returns activation(x Wᵀ + bias) for tokens (..., in), as (..., out)."""
+
+
+class KernelProducts:
+    """By the kernel of this package (linear.cpp), made for vectors of eight numbers; with wider ones oneDNN is good."""
+
+    activations = {None: 0, "gelu": 1, "gelu_pytorch_tanh": 2, "relu": 3}
+
+    def fit(self, dtype: torch.dtype) -> bool:
+        return dtype in kernels.DTYPES and torch.backends.cpu.get_cpu_capability() == "AVX2" and kernels.compiled()
+
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+        columns, panel = len(weight), kernels.integer("linear_columns")
+        missing = -columns % panel
+        panels = F.pad(weight, (0, 0, 0, missing)).unflatten(0, (-1, panel)).transpose(1, 2).contiguous()
+        return panels, F.pad(bias.float(), (0, missing)), columns
+
+    def multiply(
+        self, x: torch.Tensor, packed: tuple[torch.Tensor, torch.Tensor, int], activation: str | None
+    ) -> torch.Tensor:
+        x, (panels, bias, columns) = x.contiguous(), packed
+        *tokens, inner = x.shape
+        y = x.new_empty(*tokens, columns)
+        sizes = [y.numel() // columns, inner, columns, self.activations[activation], torch.get_num_threads()]
+        kernels.call("linear", x.dtype, sizes, [x, panels, bias, y])
+        return y
+
+
+class OneDNNProducts:
+    """By oneDNN, through PyTorch."""
+
+    @property
+    def activations(self) -> dict[str | None, tuple[str, str]]:
+        # With vectors of 8 numbers its GELU, as part of a product, takes some four times as long as one by itself.
+        wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+        fused = {"gelu": ("gelu", "none"), "gelu_pytorch_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
+        return {None: ("none", ""), **(fused if wide else {})}
+
+    def fit(self, dtype: torch.dtype) -> bool:
+        if not torch.backends.mkldnn.is_available():
+            return False
+        return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ops.mkldnn._reorder_linear_weight(weight), bias
+
+    def multiply(
+        self, x: torch.Tensor, packed: tuple[torch.Tensor, torch.Tensor], activation: str | None
+    ) -> torch.Tensor:
+        name, form = self.activations[activation]
+        return torch.ops.mkldnn._linear_pointwise(x, *packed, name, [], form)
+
+
+MAKERS: tuple[Products, ...] = (KernelProducts(), OneDNNProducts())
+
+
+def products(dtype: torch.dtype) -> Products | None:
+    """Returns the best maker of products of a type on this processor, or None."""
+    return next((maker for maker in MAKERS if maker.fit(dtype)), None)

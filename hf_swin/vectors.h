@@ -1,0 +1,80 @@
+// Copyright 2026 The hf_swin authors.
+//
+// Licensed under the Apache License, Version 2.0 (the "License");
+// you may not use this file except in compliance with the License.
+// You may obtain a copy of the License at
+//
+//     http://www.apache.org/licenses/LICENSE-2.0
+//
+// Unless required by applicable law or agreed to in writing, software
+// distributed under the License is distributed on an "AS IS" BASIS,
+// WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+// See the License for the specific language governing permissions and
+// limitations under the License.
+//
+// What the kernels of this package share: vectors of float32, as GCC and Clang know them on any processor, the exponential
+// function of one, and the product of two small matrices.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+// A product is made in tiles of ROWS times VECTORS sums: as many as the registers hold beside what they are made from.
+#ifdef __AVX512F__
+constexpr int LANES = 16, VECTORS = 4;
+#else
+constexpr int LANES = 8, VECTORS = 2;
+#endif
+constexpr int ROWS = 6;
+
+typedef float Floats __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+struct Bfloat16 { uint16_t bits; };
+
+static inline Floats& at(float* place) { return *reinterpret_cast<Floats*>(place); }
+static inline const Floats& at(const float* place) { return *reinterpret_cast<const Floats*>(place); }
+static inline float to_float(float value) { return value; }
+static inline float to_float(Bfloat16 value) {
+    uint32_t bits = uint32_t(value.bits) << 16;
+    float result;
+    std::memcpy(&result, &bits, 4);
+    return result;
+}
+static inline void put(float& place, float value) { place = value; }
+static inline void put(Bfloat16& place, float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    place.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// exp(x) for x <= 0 to 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. What would be smaller than 1e-34 is zero:
+// numbers near the least that float32 knows slow a processor down tenfold.
+static inline Floats exponential(Floats power) {
+    Floats x = power < -78.0f ? Floats{} - 78.0f : power;
+    Ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, Ints);
+    Floats whole = __builtin_convertvector(n, Floats);
+    Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return power < -78.0f ? Floats{} : p * reinterpret_cast<Floats>((n + 127) << 23);
+}
+
+// A tile of C = A B that stays in registers; A is read one number at a time, so that any strides will do.
+template <int rows, int vectors>
+static inline void tile(int depth, const float* a, int a_row, int a_column, const float* b, int b_row, float* c, int c_row) {
+    Floats sums[rows][vectors] = {};
+    for (int k = 0; k < depth; ++k) {
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; ++v) sums[r][v] += a[r * a_row + k * a_column] * at(b + k * b_row + v * LANES);
+    }
+    for (int r = 0; r < rows; ++r)
+        for (int v = 0; v < vectors; ++v) at(c + r * c_row + v * LANES) = sums[r][v];
+}

@@ -131,10 +131,29 @@ static void linear(const Sizes& s, const S* x, const S* weight, const float* bia
     }
 }
 
-extern "C" void linear_float32(const Sizes* s, const float* x, const float* weight, const float* bias, float* y) {
-    linear(*s, x, weight, bias, y);
+// What Python sends with a weight (columns, inner) that shall be packed; any strides will do.
+struct Packing {
+    int64_t columns, inner, column_stride, inner_stride, threads;
+};
+
+template <typename S>
+static void pack(const Packing& s, const S* weight, S* panels) {
+    const int64_t count = (s.columns + COLUMNS - 1) / COLUMNS;
+#pragma omp parallel for num_threads(s.threads)
+    for (int64_t p = 0; p < count; ++p) {
+        const S* from = weight + p * COLUMNS * s.column_stride;
+        S* to = panels + p * s.inner * COLUMNS;
+        const int64_t there = std::min<int64_t>(COLUMNS, s.columns - p * COLUMNS);
+        for (int64_t k = 0; k < s.inner; ++k)
+            for (int64_t c = 0; c < COLUMNS; ++c)
+                to[k * COLUMNS + c] = c < there ? from[c * s.column_stride + k * s.inner_stride] : S{};
+    }
 }
-extern "C" void linear_bfloat16(const Sizes* s, const Bfloat16* x, const Bfloat16* weight, const float* bias,
-                                Bfloat16* y) {
-    linear(*s, x, weight, bias, y);
-}
+
+#define EXPORT(name, S)                                                                                                   \
+    extern "C" void linear_##name(const Sizes* s, const S* x, const S* weight, const float* bias, S* y) {                 \
+        linear(*s, x, weight, bias, y);                                                                                   \
+    }                                                                                                                     \
+    extern "C" void pack_##name(const Packing* s, const S* weight, S* panels) { pack(*s, weight, panels); }
+EXPORT(float32, float)
+EXPORT(bfloat16, Bfloat16)

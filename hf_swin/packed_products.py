@@ -16,6 +16,7 @@
 Bias and activation are applied while a part of the product is still in registers, or beside them.
 """
 
+import math
 from typing import Protocol
 
 import torch
@@ -49,10 +50,12 @@ class KernelProducts:
         return dtype in kernels.DTYPES and torch.backends.cpu.get_cpu_capability() == "AVX2" and kernels.compiled()
 
     def pack(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-        columns, panel = len(weight), kernels.integer("linear_columns")
-        missing = -columns % panel
-        panels = F.pad(weight, (0, 0, 0, missing)).unflatten(0, (-1, panel)).transpose(1, 2).contiguous()
-        return panels, F.pad(bias.float(), (0, missing)), columns
+        (columns, inner), width = weight.shape, kernels.integer("linear_columns")
+        panels = weight.new_empty(math.ceil(columns / width), inner, width)
+        kernels.call(
+            "pack", weight.dtype, [columns, inner, *weight.stride(), torch.get_num_threads()], [weight, panels]
+        )
+        return panels, F.pad(bias.float(), (0, -columns % width)), columns
 
     def multiply(
         self, x: torch.Tensor, packed: tuple[torch.Tensor, torch.Tensor, int], activation: str | None
@@ -90,9 +93,9 @@ class OneDNNProducts:
         return torch.ops.mkldnn._linear_pointwise(x, *packed, name, [], form)
 
 
-MAKERS: tuple[Products, ...] = (KernelProducts(), OneDNNProducts())
+KERNEL, ONEDNN = KernelProducts(), OneDNNProducts()
 
 
 def products(dtype: torch.dtype) -> Products | None:
     """Returns the best maker of products of a type on this processor, or None."""
-    return next((maker for maker in MAKERS if maker.fit(dtype)), None)
+    return next((maker for maker in (KERNEL, ONEDNN) if maker.fit(dtype)), None)

@@ -23,9 +23,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .modeling_attention import WindowAttention
+from .modeling_attention import CosineWindowAttention, WindowAttention, eager_attention_forward
+from .modeling_blocks import MLP, PreNormBlock
 from .modeling_windows import WindowLayout
 from .packed_products import products
+from .window_kernel import WINDOW_KERNEL
 
 
 # Tokens times channels that go through a block together: what lies between its layers then stays in the cache.
@@ -75,15 +77,26 @@ class PackedProduct:
         maker = plain(*layers) and products(layers[0].weight.dtype)
         return bool(maker) and self.activation in maker.activations
 
-    def pack(self, *layers: nn.Linear) -> tuple:
-        """Returns the weights of all layers, and their biases, zero for a layer without."""
+    def pack(self, norm: nn.LayerNorm | None, *layers: nn.Linear) -> tuple:
+        """Returns the weights of all layers, which take in gain and offset of a norm before them, and the biases."""
         weight = torch.cat([layer.weight for layer in layers])
         biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
-        return products(weight.dtype).pack(weight, torch.cat(biases))
+        bias, dtype = torch.cat(biases), weight.dtype
+        if norm is None:
+            return products(dtype).pack(weight, bias)
+        weight, bias = weight.float(), bias + weight @ norm.bias
+        return products(dtype).pack((weight * norm.weight).to(dtype), bias, norm.eps)
 
-    def __call__(self, x: torch.Tensor, *layers: nn.Linear) -> torch.Tensor:
-        parameters = [part for layer in layers for part in (layer.weight, layer.bias) if part is not None]
-        return products(x.dtype).multiply(x, self.packed(parameters, *layers), self.activation)
+    def __call__(
+        self,
+        x: torch.Tensor,
+        *layers: nn.Linear,
+        norm: nn.LayerNorm | None = None,
+        residual: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        modules = layers if norm is None else (norm, *layers)
+        parameters = [part for module in modules for part in (module.weight, module.bias) if part is not None]
+        return products(x.dtype).multiply(x, self.packed(parameters, norm, *layers), self.activation, residual)
 
 
 class FastWay:
@@ -95,13 +108,13 @@ class FastWay:
         self.module, self.ordinary = module, getattr(module, self.method)
         setattr(module, self.method, self)
 
-    def fits(self) -> bool:
-        """Returns whether the fast way is one for the module as it is now."""
+    def fits(self, *args: Any, **kwargs: Any) -> bool:
+        """Returns whether the fast way is one for the module as it is now, and for what it is given."""
         return True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         plainly = not (self.module.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-        return (self.fast if plainly and self.fits() else self.ordinary)(*args, **kwargs)
+        return (self.fast if plainly and self.fits(*args, **kwargs) else self.ordinary)(*args, **kwargs)
 
 
 class FastLinear(FastWay):
@@ -116,7 +129,7 @@ class FastLinear(FastWay):
         """The layers as they are now: they may have been given adapters, or another type, since."""
         return (self.module,)
 
-    def fits(self) -> bool:
+    def fits(self, *args: Any, **kwargs: Any) -> bool:
         return self.product.fits(*self.layers)
 
     def fast(self, x: torch.Tensor) -> torch.Tensor:
@@ -147,6 +160,49 @@ class FastMLP(FastLinear):
         return self.module.fc2(super().fast(x))
 
 
+class FastBlock(FastWay):
+    """ViT's and Swin's block, whose norms and residuals are part of its products."""
+
+    def __init__(self, module: PreNormBlock, activation: str):
+        super().__init__(module)
+        self.projections, self.output = PackedProduct(), PackedProduct()
+        self.first, self.second = PackedProduct(activation), PackedProduct()
+
+    def fits(
+        self, x: torch.Tensor, layout: WindowLayout | None = None, output_attentions: bool | None = None, **kwargs
+    ) -> bool:
+        block, attention, mlp = self.module, self.module.attention, self.module.mlp
+        ordinary = type(mlp) is MLP and not (attention.training or mlp.training)
+        ordinary &= type(block.attention_scale) is type(block.mlp_scale) is nn.Identity
+        if not (ordinary and self.first.fits(mlp.fc1, mlp.fc2, *self.attention_layers)):
+            return False
+        watched = (attention, mlp, mlp.fc1, mlp.fc2, *self.attention_layers, block.attention_norm, block.mlp_norm)
+        if any(module._forward_hooks or module._forward_pre_hooks for module in watched):
+            return False
+        kernel = attention.kernel(output_attentions)
+        if not isinstance(attention, WindowAttention):
+            return kernel is not eager_attention_forward
+        layout = layout or attention.layout(x.shape[1:3])
+        return kernel is WINDOW_KERNEL and layout.padded == layout.grid and kernel.takes(attention, layout, x)
+
+    @property
+    def attention_layers(self) -> tuple[nn.Module, ...]:
+        attention = self.module.attention
+        return attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+
+    def fast(self, x: torch.Tensor, layout: WindowLayout | None = None, **kwargs) -> torch.Tensor:
+        block, attention, mlp = self.module, self.module.attention, self.module.mlp
+        *projections, o_proj = self.attention_layers
+        query, key, value = self.projections(x, *projections, norm=block.attention_norm).chunk(3, dim=-1)
+        if isinstance(attention, WindowAttention):
+            mixed = WINDOW_KERNEL.on_grid(attention, query, key, value, layout or attention.layout(x.shape[1:3]))
+        else:
+            mixed, _ = attention.mix(query, key, value, **kwargs)
+        x = self.output(mixed, o_proj, residual=x)
+        x = self.second(self.first(x, mlp.fc1, norm=block.mlp_norm), mlp.fc2, residual=x)
+        return x
+
+
 class FastBias(FastWay):
     """A bias for each pair of tokens, kept from image to image."""
 
@@ -157,7 +213,9 @@ class FastBias(FastWay):
         self.bias = Derived(self.ordinary)
 
     def fast(self, window: tuple[int, int]) -> torch.Tensor:
-        parameters = [part for name, part in self.module.named_parameters() if "_proj." not in name]
+        parameters = list(self.module.parameters(recurse=False))
+        if isinstance(self.module, CosineWindowAttention):
+            parameters += self.module.continuous_position_bias.parameters()
         return self.bias(parameters, window)
 
 

@@ -30,7 +30,7 @@ from .packed_products import KERNEL
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Returns x Wᵀ + bias; the weight is packed for this once, since the next step changes it."""
     bias = weight.new_zeros(len(weight)) if bias is None else bias
-    return KERNEL.multiply(x, KERNEL.pack(weight, bias), None)
+    return KERNEL.multiply(x, KERNEL.pack(weight, bias))
 
 
 def _gradients(

@@ -80,10 +80,11 @@ def compiled() -> bool:
     return library() is not None
 
 
-def call(name: str, dtype: torch.dtype, sizes: list[int], tensors: list[torch.Tensor]) -> None:
+def call(name: str, dtype: torch.dtype, sizes: list[int], tensors: list[torch.Tensor | None]) -> None:
     """Calls a function of the library for a type of numbers, with a row of integers and the memory of tensors."""
     function = getattr(library(), f"{name}_{DTYPES[dtype]}")
-    function((ctypes.c_int64 * len(sizes))(*sizes), *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
+    places = [None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    function((ctypes.c_int64 * len(sizes))(*sizes), *places)
 
 
 def integer(name: str) -> int:

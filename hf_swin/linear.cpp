@@ -12,11 +12,14 @@
 // See the License for the specific language governing permissions and
 // limitations under the License.
 //
-// A linear layer on a CPU, y = f(x Wt + bias), for weights that lie as the processor reads them: the tiles and blocks of
-// Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008). A tile of y is finished, f and all,
-// before it leaves the registers' neighbourhood. Sums are float32 whatever the tensors are.
+// A linear layer on a CPU and what surrounds it, y = residual + f(norm(x) Wt + bias), for weights that lie as the processor
+// reads them: the tiles and blocks of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
+// Rows are normalised when they are first read, a tile of y is finished before it is first written. Sums are float32
+// whatever the tensors are.
 
 #include <algorithm>
+#include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "vectors.h"
@@ -32,6 +35,14 @@ constexpr int FEW = 64;
 // What Python sends, in this order.
 struct Sizes {
     int64_t rows, inner, columns, activation, threads;
+};
+template <typename S>
+struct Operands {
+    const S *x, *weight;
+    const float* bias;
+    const float* epsilon;  // of the norm, or null for none
+    const S* residual;     // as large as y, or null for none
+    S* y;
 };
 enum Activation { NONE, GELU, GELU_TANH, RELU };
 
@@ -62,63 +73,100 @@ static inline void activate(float* numbers, int count, int64_t activation) {
     if (activation == RELU) each(numbers, count, [](Floats x) { return x < 0.0f ? Floats{} : x; });
 }
 
-// Numbers as float32: where they are, or in `room`.
-static const float* floats(const float* numbers, int64_t, std::vector<float>&) { return numbers; }
-static const float* floats(const Bfloat16* numbers, int64_t count, std::vector<float>& room) {
-    room.resize(count);
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        at(room.data() + i) = reinterpret_cast<Floats>(
-            __builtin_convertvector(*reinterpret_cast<const Halves*>(numbers + i), Ints) << 16);
-    for (; i < count; ++i) room[i] = to_float(numbers[i]);
-    return room.data();
+static inline Floats load(const float* numbers) { return at(numbers); }
+static inline Floats load(const Bfloat16* numbers) {
+    return reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const Halves*>(numbers), Ints) << 16);
 }
 
 template <typename S>
-static void write(const float* numbers, int count, S* target) {
-    for (int i = 0; i < count; ++i) put(target[i], numbers[i]);
+static void copy(const S* numbers, int64_t count, float* target) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) at(target + i) = load(numbers + i);
+    for (; i < count; ++i) target[i] = to_float(numbers[i]);
 }
 
-// A few rows of y, as far as one panel of weights goes.
+// A row with a mean of 0 and a variance of 1; gain and offset of the norm are part of the weights.
+static void normalize(float* row, int64_t count, float epsilon) {
+    float sum = 0, squares = 0;
+    for (int64_t i = 0; i < count; ++i) sum += row[i];
+    const float mean = sum / count;
+    for (int64_t i = 0; i < count; ++i) squares += (row[i] - mean) * (row[i] - mean);
+    const float factor = 1.0f / std::sqrt(squares / count + epsilon);
+    for (int64_t i = 0; i < count; ++i) row[i] = (row[i] - mean) * factor;
+}
+
+// Rows as float32, normalised if they shall be: where they are, or in `room`.
+template <typename S>
+static const float* prepared(const S* x, int64_t rows, int64_t inner, const float* epsilon, std::vector<float>& room) {
+    if constexpr (std::is_same_v<S, float>)
+        if (!epsilon) return x;
+    room.resize(rows * inner);
+    for (int64_t r = 0; r < rows; ++r) {
+        copy(x + r * inner, inner, room.data() + r * inner);
+        if (epsilon) normalize(room.data() + r * inner, inner, *epsilon);
+    }
+    return room.data();
+}
+
+// Some numbers of y, from those of a tile.
+template <typename S>
+static inline void write(const float* numbers, const S* residual, int count, S* y) {
+    for (int i = 0; i < count; ++i) put(y[i], residual ? to_float(residual[i]) + numbers[i] : numbers[i]);
+}
+
+// A few rows of y, as far as one panel of weights goes. A share of the panel after it is brought into the cache meanwhile.
 template <int rows, typename S>
-static void strip(const Sizes& s, const float* x, const float* panel, const float* bias, S* y, int count) {
-    float sums[rows * COLUMNS];
-    tile<rows, VECTORS>(int(s.inner), x, int(s.inner), 1, panel, COLUMNS, sums, COLUMNS);
-    for (int i = 0; i < rows * COLUMNS; i += LANES) at(sums + i) += at(bias + i % COLUMNS);
-    activate(sums, rows * COLUMNS, s.activation);
+static void strip(const Sizes& s, const float* x, const float* panel, const float* bias, const S* residual, S* y,
+                  int count, const char* ahead, int64_t step) {
+    Floats sums[rows][VECTORS] = {};
+    for (int64_t k = 0; k < s.inner; ++k, ahead += step) {
+        __builtin_prefetch(ahead, 0, 2);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; ++v) sums[r][v] += x[r * s.inner + k] * at(panel + k * COLUMNS + v * LANES);
+    }
+    float tile[rows * COLUMNS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; ++v) at(tile + r * COLUMNS + v * LANES) = sums[r][v] + at(bias + v * LANES);
+    activate(tile, rows * COLUMNS, s.activation);
     for (int r = 0; r < rows; ++r) {
-        if (count == COLUMNS)
-            write(sums + r * COLUMNS, COLUMNS, y + r * s.columns);  // the usual case, in whole vectors
+        const int64_t row = r * s.columns;
+        if (count == COLUMNS)  // the usual case, in whole vectors
+            write(tile + r * COLUMNS, residual ? residual + row : nullptr, COLUMNS, y + row);
         else
-            write(sums + r * COLUMNS, count, y + r * s.columns);
+            write(tile + r * COLUMNS, residual ? residual + row : nullptr, count, y + row);
     }
 }
 
 // Rows from `top` to `bottom` of y, panels from `first` to `last`. Strips are of one height, or nearly, rather than one of
 // a single row at the end: that would take as long as a high one.
 template <typename S>
-static void block(const Sizes& s, const S* x, const S* weight, const float* bias, S* y, int64_t top, int64_t bottom,
-                  int64_t first, int64_t last) {
-    using Strip = void (*)(const Sizes&, const float*, const float*, const float*, S*, int);
+static void block(const Sizes& s, const Operands<S>& o, int64_t top, int64_t bottom, int64_t first, int64_t last) {
+    using Strip = void (*)(const Sizes&, const float*, const float*, const float*, const S*, S*, int, const char*, int64_t);
     static const Strip of_height[] = {nullptr,     strip<1, S>, strip<2, S>, strip<3, S>,
                                       strip<4, S>, strip<5, S>, strip<6, S>};
     static thread_local std::vector<float> x_room, panel_room;
-    const int64_t rows = bottom - top, strips = (rows + ROWS - 1) / ROWS;
-    const float* numbers = floats(x + top * s.inner, rows * s.inner, x_room);
+    const int64_t rows = bottom - top, strips = (rows + ROWS - 1) / ROWS, size = s.inner * COLUMNS;
+    const float* x = prepared(o.x + top * s.inner, rows, s.inner, o.epsilon, x_room);
     for (int64_t p = first; p < last; ++p) {
-        const float* panel = floats(weight + p * s.inner * COLUMNS, s.inner * COLUMNS, panel_room);
-        const int64_t column = p * COLUMNS;
-        const int count = int(std::min<int64_t>(COLUMNS, s.columns - column));
+        const float* panel = prepared(o.weight + p * size, 1, size, nullptr, panel_room);
+        const char* next = reinterpret_cast<const char*>(o.weight + (p + 1) * size);
+        const int count = int(std::min<int64_t>(COLUMNS, s.columns - p * COLUMNS));
         for (int64_t i = 0; i < strips; ++i) {
             int64_t begin = rows * i / strips, end = rows * (i + 1) / strips;
-            of_height[end - begin](s, numbers + begin * s.inner, panel, bias + column,
-                                   y + (top + begin) * s.columns + column, count);
+            int64_t place = (top + begin) * s.columns + p * COLUMNS;
+            of_height[end - begin](s, x + begin * s.inner, panel, o.bias + p * COLUMNS,
+                                   o.residual ? o.residual + place : nullptr, o.y + place, count,
+                                   next + size * int64_t(sizeof(S)) * i / strips, COLUMNS * int64_t(sizeof(S)) / strips);
         }
     }
 }
 
 template <typename S>
-static void linear(const Sizes& s, const S* x, const S* weight, const float* bias, S* y) {
+static void linear(const Sizes& s, const Operands<S>& o) {
     const int64_t panels = (s.columns + COLUMNS - 1) / COLUMNS, threads = s.threads;
     const bool by_rows = s.rows >= FEW * threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
@@ -126,8 +174,7 @@ static void linear(const Sizes& s, const S* x, const S* weight, const float* bia
         int64_t top = by_rows ? s.rows * t / threads : 0, bottom = by_rows ? s.rows * (t + 1) / threads : s.rows;
         int64_t first = by_rows ? 0 : panels * t / threads, last = by_rows ? panels : panels * (t + 1) / threads;
         for (int64_t blocks = (bottom - top + BLOCK - 1) / BLOCK, b = 0; b < blocks; ++b)
-            block(s, x, weight, bias, y, top + (bottom - top) * b / blocks, top + (bottom - top) * (b + 1) / blocks,
-                  first, last);
+            block(s, o, top + (bottom - top) * b / blocks, top + (bottom - top) * (b + 1) / blocks, first, last);
     }
 }
 
@@ -151,8 +198,9 @@ static void pack(const Packing& s, const S* weight, S* panels) {
 }
 
 #define EXPORT(name, S)                                                                                                   \
-    extern "C" void linear_##name(const Sizes* s, const S* x, const S* weight, const float* bias, S* y) {                 \
-        linear(*s, x, weight, bias, y);                                                                                   \
+    extern "C" void linear_##name(const Sizes* s, const S* x, const S* weight, const float* bias, const float* epsilon,   \
+                                  const S* residual, S* y) {                                                              \
+        linear(*s, Operands<S>{x, weight, bias, epsilon, residual, y});                                                   \
     }                                                                                                                     \
     extern "C" void pack_##name(const Packing* s, const S* weight, S* panels) { pack(*s, weight, panels); }
 EXPORT(float32, float)

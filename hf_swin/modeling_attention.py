@@ -83,16 +83,27 @@ class SelfAttention(nn.Module):
     def forward(
         self, x_BTC: torch.Tensor, bias_ATT: torch.Tensor | None = None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        query, key, value = (
-            projected.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-            for projected in self.project(x_BTC)
-        )
-        mixed_BTAD, weights_BATT = self.attend(query, key, value, bias_ATT, **kwargs)
-        return self.dropout(self.o_proj(mixed_BTAD.flatten(2))), weights_BATT
+        mixed_BTC, weights_BATT = self.mix(*self.project(x_BTC), bias_ATT, **kwargs)
+        return self.dropout(self.o_proj(mixed_BTC)), weights_BATT
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns queries, keys and values, each as wide as the tokens (..., C)."""
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
+
+    def mix(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias_ATT: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the mixed values of queries, keys and values, all (B, T, C), and the weights if they are wanted."""
+        by_head = (
+            x_BTC.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for x_BTC in (query, key, value)
+        )
+        mixed_BTAD, weights_BATT = self.attend(*by_head, bias_ATT, **kwargs)
+        return mixed_BTAD.flatten(2), weights_BATT
 
     def attend(
         self,
@@ -150,18 +161,13 @@ class WindowAttention(SelfAttention):
         layout = layout or self.layout((height, width))
         kernel = self.kernel(kwargs.get("output_attentions"))
         if hasattr(kernel, "on_grid") and kernel.takes(self, layout, x_BHWC):
-            return self.on_grid(x_BHWC, layout, kernel), None
+            mixed_BHWC = kernel.on_grid(self, *self.project(pad(x_BHWC, layout)), layout)
+            return self.dropout(self.o_proj(crop(mixed_BHWC, layout))), None
         windows_NTC = partition(x_BHWC, layout)
         mixed_NTC, weights = super().forward(windows_NTC, self.masked_bias(layout, batch, x_BHWC.device), **kwargs)
         if weights is not None:  # (B·N, A, T, T) to (B, N, A, T, T): the windows of one image stay together
             weights = weights.unflatten(0, (batch, windows_NTC.shape[0] // max(batch, 1)))
         return unpartition(mixed_NTC, layout), weights
-
-    def on_grid(self, x_BHWC: torch.Tensor, layout: WindowLayout, kernel: Callable) -> torch.Tensor:
-        """Returns the same by a kernel that cuts the windows by itself, as `window_kernel` does on a CPU."""
-        query, key, value = self.project(pad(x_BHWC, layout))
-        mixed_BHWC = kernel.on_grid(self, query, key, value, self.position_bias(layout.window), layout)
-        return self.dropout(self.o_proj(crop(mixed_BHWC, layout)))
 
     def masked_bias(self, layout: WindowLayout, batch: int, device: torch.device) -> torch.Tensor:
         """Returns what is added to the scores: (1, A, T, T), or (B·N, A, T, T) where the windows differ."""

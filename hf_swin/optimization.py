@@ -21,10 +21,10 @@ from transformers.modeling_utils import PreTrainedModel
 
 from . import window_kernel
 from .errors import UserError
-from .faster_inference import FastBias, FastLinear, FastMLP, FastProjections, FastWay, Piecewise, plain
+from .faster_inference import FastBias, FastBlock, FastLinear, FastMLP, FastProjections, FastWay, Piecewise, plain
 from .faster_training import LeanLinear, LeanMLP
 from .modeling_attention import SelfAttention, WindowAttention
-from .modeling_blocks import MLP, SwinBlock, SwinV2Block
+from .modeling_blocks import MLP, PreNormBlock, SwinBlock, SwinV2Block
 
 
 def optimize(
@@ -62,9 +62,9 @@ def optimize(
     elif compile:
         model.compile(options={"freezing": True} if on_cpu else None)
     elif on_cpu:
-        _work_in_pieces(model)
         if not int8:
             _pack(model)
+        _work_in_pieces(model)
     return model
 
 
@@ -85,7 +85,9 @@ def _work_in_pieces(model: PreTrainedModel) -> None:
 
 def _pack(model: PreTrainedModel) -> None:
     for module in model.modules():
-        if isinstance(module, SelfAttention):
+        if isinstance(module, PreNormBlock):
+            FastBlock(module, model.config.hidden_act)
+        elif isinstance(module, SelfAttention):
             FastProjections(module)
         elif isinstance(module, MLP):
             FastMLP(module, model.config.hidden_act)

@@ -13,7 +13,7 @@
 # limitations under the License.
 """Linear layers on a CPU as products with packed weights: in the order in which the processor reads them.
 
-Bias and activation are applied while a part of the product is still in registers, or beside them.
+What surrounds a layer is part of its product: the norm before it, bias and activation, and the residual after it.
 """
 
 import math
@@ -34,11 +34,16 @@ class Products(Protocol):
     def fit(self, dtype: torch.dtype) -> bool:
         """Returns whether this processor has products of this type."""
 
-    def pack(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple:
-        """Returns a weight (out, in) and a bias (out) as `multiply` wants them."""
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float | None = None) -> tuple:
+        """Returns a weight (out, in) and a bias (out) as `multiply` wants them.
 
-    def multiply(self, x: torch.Tensor, packed: tuple, activation: str | None) -> torch.Tensor:
-        """Returns activation(x Wᵀ + bias) for tokens (..., in), as (..., out)."""
+        With an epsilon tokens are normalised first, to a mean of 0 and a variance of 1.
+        """
+
+    def multiply(
+        self, x: torch.Tensor, packed: tuple, activation: str | None = None, residual: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Returns residual + activation(norm(x) Wᵀ + bias) for tokens (..., in), as (..., out)."""
 
 
 class KernelProducts:
@@ -49,22 +54,23 @@ class KernelProducts:
     def fit(self, dtype: torch.dtype) -> bool:
         return dtype in kernels.DTYPES and torch.backends.cpu.get_cpu_capability() == "AVX2" and kernels.compiled()
 
-    def pack(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float | None = None) -> tuple:
         (columns, inner), width = weight.shape, kernels.integer("linear_columns")
         panels = weight.new_empty(math.ceil(columns / width), inner, width)
         kernels.call(
             "pack", weight.dtype, [columns, inner, *weight.stride(), torch.get_num_threads()], [weight, panels]
         )
-        return panels, F.pad(bias.float(), (0, -columns % width)), columns
+        return panels, F.pad(bias.float(), (0, -columns % width)), epsilon and torch.tensor(epsilon), columns
 
     def multiply(
-        self, x: torch.Tensor, packed: tuple[torch.Tensor, torch.Tensor, int], activation: str | None
+        self, x: torch.Tensor, packed: tuple, activation: str | None = None, residual: torch.Tensor | None = None
     ) -> torch.Tensor:
-        x, (panels, bias, columns) = x.contiguous(), packed
+        x, (*operands, columns) = x.contiguous(), packed
         *tokens, inner = x.shape
         y = x.new_empty(*tokens, columns)
         sizes = [y.numel() // columns, inner, columns, self.activations[activation], torch.get_num_threads()]
-        kernels.call("linear", x.dtype, sizes, [x, panels, bias, y])
+        residual = residual if residual is None else residual.contiguous()
+        kernels.call("linear", x.dtype, sizes, [x, *operands, residual, y])
         return y
 
 
@@ -83,14 +89,16 @@ class OneDNNProducts:
             return False
         return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
-    def pack(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.ops.mkldnn._reorder_linear_weight(weight), bias
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float | None = None) -> tuple:
+        return torch.ops.mkldnn._reorder_linear_weight(weight), bias, epsilon
 
     def multiply(
-        self, x: torch.Tensor, packed: tuple[torch.Tensor, torch.Tensor], activation: str | None
+        self, x: torch.Tensor, packed: tuple, activation: str | None = None, residual: torch.Tensor | None = None
     ) -> torch.Tensor:
-        name, form = self.activations[activation]
-        return torch.ops.mkldnn._linear_pointwise(x, *packed, name, [], form)
+        (weight, bias, epsilon), (name, form) = packed, self.activations[activation]
+        x = x if epsilon is None else F.layer_norm(x, x.shape[-1:], eps=epsilon)
+        y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], form)
+        return y if residual is None else residual + y
 
 
 KERNEL, ONEDNN = KernelProducts(), OneDNNProducts()

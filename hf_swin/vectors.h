@@ -12,8 +12,8 @@
 // See the License for the specific language governing permissions and
 // limitations under the License.
 //
-// What the kernels of this package share: vectors of float32, as GCC and Clang know them on any processor, the exponential
-// function of one, and the product of two small matrices.
+// What the kernels of this package share: vectors of float32, as GCC and Clang know them on any processor, and the
+// exponential function of one.
 
 #pragma once
 
@@ -63,18 +63,4 @@ static inline Floats exponential(Floats power) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     return power < -78.0f ? Floats{} : p * reinterpret_cast<Floats>((n + 127) << 23);
-}
-
-// A tile of C = A B that stays in registers; A is read one number at a time, so that any strides will do.
-template <int rows, int vectors>
-static inline void tile(int depth, const float* a, int a_row, int a_column, const float* b, int b_row, float* c, int c_row) {
-    Floats sums[rows][vectors] = {};
-    for (int k = 0; k < depth; ++k) {
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 8
-            for (int v = 0; v < vectors; ++v) sums[r][v] += a[r * a_row + k * a_column] * at(b + k * b_row + v * LANES);
-    }
-    for (int r = 0; r < rows; ++r)
-        for (int v = 0; v < vectors; ++v) at(c + r * c_row + v * LANES) = sums[r][v];
 }

@@ -53,6 +53,20 @@ struct Matrix {
     Matrix transposed() const { return {start, column, row}; }
 };
 
+// A tile of C = A B that stays in registers; A is read one number at a time, so that any strides will do.
+template <int rows, int vectors>
+static inline void tile(int depth, const float* a, int a_row, int a_column, const float* b, int b_row, float* c, int c_row) {
+    Floats sums[rows][vectors] = {};
+    for (int k = 0; k < depth; ++k) {
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; ++v) sums[r][v] += a[r * a_row + k * a_column] * at(b + k * b_row + v * LANES);
+    }
+    for (int r = 0; r < rows; ++r)
+        for (int v = 0; v < vectors; ++v) at(c + r * c_row + v * LANES) = sums[r][v];
+}
+
 template <int vectors>
 static void column_of_tiles(int m, int depth, Matrix a, const float* b, int b_row, float* c, int c_row) {
     int r = 0;

@@ -149,10 +149,10 @@ class WindowKernel:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        bias_ATT: torch.Tensor,
         layout: WindowLayout,
     ) -> torch.Tensor:
         """Returns the mixed values (B, H, W, C) of queries, keys and values on a grid of whole windows."""
+        bias_ATT = module.position_bias(layout.window)
         cosine = hasattr(module, "logit_scale")
         scale_A = module.score_scale().flatten() if cosine else torch.full((module.num_heads,), module.scaling)
         an_operator = torch.compiler.is_compiling() or torch.is_grad_enabled()
@@ -160,4 +160,5 @@ class WindowKernel:
         return function(query, key, value, bias_ATT, scale_A, [*layout.window, *layout.shift], cosine)
 
 
-AttentionInterface.register(NAME, WindowKernel())
+WINDOW_KERNEL = WindowKernel()
+AttentionInterface.register(NAME, WINDOW_KERNEL)

@@ -47,9 +47,9 @@ def calls(monkeypatch):
     """Every call that reaches the kernel, as the layout of its windows."""
     layouts, on_grid = [], window_kernel.WindowKernel.on_grid
 
-    def remembering(self, module, query, key, value, bias_ATT, layout):
+    def remembering(self, module, query, key, value, layout):
         layouts.append(layout)
-        return on_grid(self, module, query, key, value, bias_ATT, layout)
+        return on_grid(self, module, query, key, value, layout)
 
     monkeypatch.setattr(window_kernel.WindowKernel, "on_grid", remembering)
     return layouts

@@ -1,0 +1,172 @@
+"""`hf_swin.optimize(model, training=True)`: the gradients of the ordinary model, with less kept for them."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from hf_swin.faster_training import LinearStep, MLPStep
+from hf_swin.optimization import optimize
+from hf_swin.packed_products import KERNEL
+
+from compare import assert_close
+from tiny import FAMILIES, model_of, pixels
+
+
+needs_kernel = pytest.mark.skipif(not KERNEL.fit(torch.float32), reason="the kernel is not the faster one here")
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The names of all functions of the kernel that were applied."""
+    applied = []
+    for function in (LinearStep, MLPStep):
+
+        def apply(*args, function=function, original=function.apply):
+            applied.append(function.__name__)
+            return original(*args)
+
+        monkeypatch.setattr(function, "apply", apply)
+    return applied
+
+
+@pytest.fixture(params=["kernel", "PyTorch"])
+def way(request, monkeypatch):
+    """Both ways on any machine: with the kernel where there is one, and without."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr(type(KERNEL), "fit", lambda self, dtype: False)
+    elif not KERNEL.fit(torch.float32):
+        pytest.skip("the kernel is not the faster one here")
+    return request.param
+
+
+def both(family, **overrides):
+    model = model_of(family, **{"drop_path_rate": 0.0, **overrides}).train()
+    return optimize(copy.deepcopy(model), training=True), model
+
+
+def gradients(model, x):
+    x = x.clone().requires_grad_(True)
+    outputs = model(x, output_hidden_states=True)
+    generator = torch.Generator().manual_seed(1)
+    tensors = [outputs.logits, *outputs.hidden_states]
+    sum((tensor * torch.randn(tensor.shape, generator=generator)).mean() for tensor in tensors).backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    # The softmax does not change if all keys move together, so that the gradient of their bias is nothing but rounding.
+    found = {name: gradient for name, gradient in found.items() if not name.endswith("k_proj.bias")}
+    return [tensor.detach() for tensor in tensors], {"pixels": x.grad, **found}
+
+
+def assert_alike(fast, model, x, tolerance=1e-5):
+    (answers, found), (expected, wanted) = gradients(fast, x), gradients(model, x)
+    assert_close(answers, expected, tolerance, "answers")
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        assert_close(found[name], gradient, tolerance, name)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (60, 52), (32, 96)], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_and_gradients_are_those_of_the_ordinary_model(family, size, way, steps):
+    assert_alike(*both(family), pixels(*size))
+    assert (set(steps) == {"LinearStep", "MLPStep"}) == (way == "kernel")
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu_pytorch_tanh", "quick_gelu", "silu"])
+def test_any_activation_is_made_again(activation, way):
+    assert_alike(*both("hf_swin", hidden_act=activation), pixels(64))
+
+
+@pytest.mark.parametrize("overrides", [{"use_swiglu_ffn": True}, {"qkv_bias": False}, {"layerscale_value": 0.1}])
+def test_relatives_of_vit_train_alike(overrides, way):
+    assert_alike(*both("hf_vit", **overrides), pixels(32))
+
+
+def test_frozen_weights_get_no_gradient(way):
+    fast, model = both("hf_swin")
+    for each in (fast, model):
+        for name, parameter in each.named_parameters():
+            parameter.requires_grad_(name.endswith("bias") or "classifier" in name)
+    assert_alike(fast, model, pixels(64))
+    assert all((parameter.grad is None) == (not parameter.requires_grad) for parameter in fast.parameters())
+
+
+def test_dropout_drops_the_same(way):
+    fast, model = both("hf_vit", hidden_dropout_prob=0.3, drop_path_rate=0.3)
+    answers = []
+    for each in (fast, model):
+        torch.manual_seed(3)
+        answers.append(each(pixels(32)).logits)
+    assert_close(*answers, 1e-5)
+
+
+def test_steps_of_an_optimizer_are_alike(way):
+    models = both("hf_swin")
+    for model in models:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+        for seed in range(3):
+            optimizer.zero_grad()
+            torch.manual_seed(seed)
+            model(torch.randn(2, 3, 64, 64), labels=torch.tensor([1, 2])).loss.backward()
+            optimizer.step()
+    fast, model = (each.state_dict() for each in models)
+    for name, value in model.items():
+        assert_close(fast[name], value, 2e-5, name)
+
+
+@pytest.mark.parametrize("case", ["no gradients", "evaluation", "autocast", "bfloat16"])
+def test_all_else_is_left_to_the_ordinary_way(case, steps):
+    fast, model = both("hf_swin")
+    x = pixels(64)
+    if case == "no gradients":
+        with torch.no_grad():
+            assert_close(fast(x).logits, model(x).logits, 5e-6)
+    elif case == "evaluation":
+        assert_close(fast.eval()(x).logits, model.eval()(x).logits, 5e-6)
+    else:
+        models = [each.bfloat16() for each in (fast, model)] if case == "bfloat16" else [fast, model]
+        with torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
+            logits = [each(x.bfloat16() if case == "bfloat16" else x).logits for each in models]
+        (logits[0].float().square().mean()).backward()
+        assert (logits[0] - logits[1]).norm() <= 3e-2 * logits[1].norm()
+    assert not steps
+
+
+@needs_kernel
+def test_a_second_derivative_is_an_error_rather_than_wrong():
+    x = torch.randn(3, 4, requires_grad=True)
+    layer = nn.Linear(4, 5)
+    (first,) = torch.autograd.grad(LinearStep.apply(x, layer.weight, layer.bias).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@needs_kernel
+def test_the_activation_is_not_kept():
+    kept = []
+    mlp = nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 8))
+    x = torch.randn(5, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        MLPStep.apply(x, mlp[0].weight, mlp[0].bias, mlp[1].weight, mlp[1].bias, nn.functional.gelu)
+    assert sorted(map(tuple, kept)) == [(5, 8), (5, 32), (8, 32), (32, 8)]
+
+
+def test_adapters_keep_their_effect(way):
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(target_modules=["q_proj", "v_proj", "fc1"], init_lora_weights=False)
+    fast, model = both("hf_swin")
+    adapted = []
+    for each in (fast, model):
+        torch.manual_seed(0)
+        adapted.append(peft.get_peft_model(each, lora).train())
+    x = pixels(64)
+    assert_close(adapted[0](x).logits, adapted[1](x).logits, 1e-5)
+    assert_alike(*adapted, x)
+
+
+def test_compiling_leaves_the_kernel_aside(steps):
+    fast, model = both("hf_vit")
+    compiled = torch.compile(fast, backend="eager")
+    assert_close(compiled(pixels(32)).logits, model(pixels(32)).logits, 1e-5)
+    assert not steps

@@ -84,8 +84,9 @@ class PackedProduct:
         bias, dtype = torch.cat(biases), weight.dtype
         if norm is None:
             return products(dtype).pack(weight, bias)
-        weight, bias = weight.float(), bias + weight @ norm.bias
-        return products(dtype).pack((weight * norm.weight).to(dtype), bias, norm.eps)
+        weight = weight.float()
+        bias = bias.float() + weight @ norm.bias.float()
+        return products(dtype).pack((weight * norm.weight.float()).to(dtype), bias, norm.eps)
 
     def __call__(
         self,
@@ -100,7 +101,7 @@ class PackedProduct:
 
 
 class FastWay:
-    """A method of a module that has a fast way for inference, and the ordinary one for all else."""
+    """A method of a module that has a fast way for inference, and the ordinary one for all else, compilers among it."""
 
     method = "forward"
 
@@ -113,7 +114,8 @@ class FastWay:
         return True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        plainly = not (self.module.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        otherwise = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+        plainly = not (self.module.training or otherwise)
         return (self.fast if plainly and self.fits(*args, **kwargs) else self.ordinary)(*args, **kwargs)
 
 
@@ -176,7 +178,7 @@ class FastBlock(FastWay):
         ordinary &= type(block.attention_scale) is type(block.mlp_scale) is nn.Identity
         if not (ordinary and self.first.fits(mlp.fc1, mlp.fc2, *self.attention_layers)):
             return False
-        watched = (attention, mlp, mlp.fc1, mlp.fc2, *self.attention_layers, block.attention_norm, block.mlp_norm)
+        watched = (attention, attention.o_proj, mlp, mlp.fc2, block.attention_norm, block.mlp_norm)
         if any(module._forward_hooks or module._forward_pre_hooks for module in watched):
             return False
         kernel = attention.kernel(output_attentions)

@@ -87,11 +87,11 @@ def _pack(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, PreNormBlock):
             FastBlock(module, model.config.hidden_act)
-        elif isinstance(module, SelfAttention):
+        if isinstance(module, SelfAttention):
             FastProjections(module)
-        elif isinstance(module, MLP):
+        if isinstance(module, MLP):
             FastMLP(module, model.config.hidden_act)
-        elif plain(module):
+        if plain(module):
             FastLinear(module)
 
 

@@ -90,7 +90,7 @@ class OneDNNProducts:
         return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     def pack(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float | None = None) -> tuple:
-        return torch.ops.mkldnn._reorder_linear_weight(weight), bias, epsilon
+        return torch.ops.mkldnn._reorder_linear_weight(weight), bias.to(weight.dtype), epsilon
 
     def multiply(
         self, x: torch.Tensor, packed: tuple, activation: str | None = None, residual: torch.Tensor | None = None

@@ -180,6 +180,27 @@ def test_autocast_still_works(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_compiler_sees_the_ordinary_model(family, products):
+    model, fast = both(family)
+    compiled = torch.compile(fast, backend="eager")
+    with torch.inference_mode():
+        assert_close(compiled(pixels(32)).logits, model(pixels(32)).logits, 5e-6)
+    assert not products
+
+
+@pytest.mark.parametrize("part", ["attention", "attention.o_proj", "mlp", "mlp.fc2", "mlp_norm"])
+@pytest.mark.parametrize("family", ["hf_vit", "hf_swin"])
+def test_whoever_watches_a_part_of_a_block_sees_it_work(family, part):
+    seen = []
+    for each in both(family):
+        module = next(module for name, module in each.named_modules() if name.endswith(f".0.{part}"))
+        module.register_forward_hook(lambda module, args, output: seen.append(output))
+        answers(each, pixels(32))
+    first, second = (output[0] if part == "attention" else output for output in seen)
+    assert_close(second.flatten().sort().values, first.flatten().sort().values, 5e-6)  # windows may be a grid by then
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_optimising_twice_is_as_once(family, monkeypatch):
     monkeypatch.setattr(faster_inference, "PIECE", 1)
     model, fast = both(family)

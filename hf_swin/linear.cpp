@@ -14,8 +14,8 @@
 //
 // A linear layer on a CPU and what surrounds it, y = residual + f(norm(x) Wt + bias), for weights that lie as the processor
 // reads them: the tiles and blocks of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
-// Rows are normalised when they are first read, a tile of y is finished before it is first written. Sums are float32
-// whatever the tensors are.
+// Rows are normalised when they are first read, a tile of y is finished before it is first written. Weights and sums are
+// float32 whatever the tensors are.
 
 #include <algorithm>
 #include <cmath>
@@ -38,8 +38,8 @@ struct Sizes {
 };
 template <typename S>
 struct Operands {
-    const S *x, *weight;
-    const float* bias;
+    const S* x;
+    const float *weight, *bias;
     const float* epsilon;  // of the norm, or null for none
     const S* residual;     // as large as y, or null for none
     S* y;
@@ -158,19 +158,19 @@ static void block(const Sizes& s, const Operands<S>& o, int64_t top, int64_t bot
     using Strip = void (*)(const Sizes&, const float*, const float*, const float*, const S*, S*, int, const char*, int64_t);
     static const Strip of_height[] = {nullptr,     strip<1, S>, strip<2, S>, strip<3, S>,
                                       strip<4, S>, strip<5, S>, strip<6, S>};
-    static thread_local std::vector<float> x_room, panel_room;
+    static thread_local std::vector<float> room;
     const int64_t rows = bottom - top, strips = (rows + ROWS - 1) / ROWS, size = s.inner * COLUMNS;
-    const float* x = prepared(o.x + top * s.inner, rows, s.inner, o.epsilon, x_room);
+    const int64_t bytes = COLUMNS * sizeof(float), step = (bytes + strips - 1) / strips;
+    const float* x = prepared(o.x + top * s.inner, rows, s.inner, o.epsilon, room);
     for (int64_t p = first; p < last; ++p) {
-        const float* panel = prepared(o.weight + p * size, 1, size, nullptr, panel_room);
-        const char* next = reinterpret_cast<const char*>(o.weight + (p + 1) * size);
+        const float* panel = o.weight + p * size;
         const int count = int(std::min<int64_t>(COLUMNS, s.columns - p * COLUMNS));
         for (int64_t i = 0; i < strips; ++i) {
             int64_t begin = rows * i / strips, end = rows * (i + 1) / strips;
             int64_t place = (top + begin) * s.columns + p * COLUMNS;
             of_height[end - begin](s, x + begin * s.inner, panel, o.bias + p * COLUMNS,
                                    o.residual ? o.residual + place : nullptr, o.y + place, count,
-                                   next + size * int64_t(sizeof(S)) * i / strips, COLUMNS * int64_t(sizeof(S)) / strips);
+                                   reinterpret_cast<const char*>(panel + size) + s.inner * bytes * i / strips, step);
         }
     }
 }
@@ -188,30 +188,10 @@ static void linear(const Sizes& s, const Operands<S>& o) {
     }
 }
 
-// What Python sends with a weight (columns, inner) that shall be packed; any strides will do.
-struct Packing {
-    int64_t columns, inner, column_stride, inner_stride, threads;
-};
-
-template <typename S>
-static void pack(const Packing& s, const S* weight, S* panels) {
-    const int64_t count = (s.columns + COLUMNS - 1) / COLUMNS;
-#pragma omp parallel for num_threads(s.threads)
-    for (int64_t p = 0; p < count; ++p) {
-        const S* from = weight + p * COLUMNS * s.column_stride;
-        S* to = panels + p * s.inner * COLUMNS;
-        const int64_t there = std::min<int64_t>(COLUMNS, s.columns - p * COLUMNS);
-        for (int64_t k = 0; k < s.inner; ++k)
-            for (int64_t c = 0; c < COLUMNS; ++c)
-                to[k * COLUMNS + c] = c < there ? from[c * s.column_stride + k * s.inner_stride] : S{};
-    }
-}
-
 #define EXPORT(name, S)                                                                                                   \
-    extern "C" void linear_##name(const Sizes* s, const S* x, const S* weight, const float* bias, const float* epsilon,   \
-                                  const S* residual, S* y) {                                                              \
+    extern "C" void linear_##name(const Sizes* s, const S* x, const float* weight, const float* bias,                     \
+                                  const float* epsilon, const S* residual, S* y) {                                        \
         linear(*s, Operands<S>{x, weight, bias, epsilon, residual, y});                                                   \
-    }                                                                                                                     \
-    extern "C" void pack_##name(const Packing* s, const S* weight, S* panels) { pack(*s, weight, panels); }
+    }
 EXPORT(float32, float)
 EXPORT(bfloat16, Bfloat16)

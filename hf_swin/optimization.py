@@ -21,8 +21,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from . import window_kernel
 from .errors import UserError
-from .faster_inference import FastBias, FastBlock, FastLinear, FastMLP, FastProjections, FastWay, Piecewise, plain
-from .faster_training import LeanLinear, LeanMLP
+from .faster_ways import FastBias, FastBlock, FastLinear, FastMLP, FastProjections, FastWay, LeanMLP, Piecewise, plain
 from .modeling_attention import SelfAttention, WindowAttention
 from .modeling_blocks import MLP, PreNormBlock, SwinBlock, SwinV2Block
 
@@ -37,10 +36,11 @@ def optimize(
     """Returns the model itself with a faster way to the same answers, in evaluation mode or ready to be trained.
 
     For inference, that way is taken under `torch.inference_mode()` or `torch.no_grad()`; with gradients all is as
-    before. On a CPU the layers take packed weights, Swin's attention a kernel of its own, and Swin's blocks a few
-    images, or rows of windows, at a time. `dtype` is the type the model is moved to first. `compile` leaves all but
-    that kernel to torch.compile: a minute at the first call, and less time at batches of one image. `int8` quantises
-    the linear layers (torchao, dynamic activations), for answers that are no longer equal, and alone changes the state.
+    before. On a CPU the layers take packed weights, and norms and residuals with them, Swin's attention a kernel of its
+    own, and Swin's blocks a few images, or rows of windows, at a time. `dtype` is the type the model is moved to first.
+    `compile` leaves all but that kernel to torch.compile: a minute at the first call, and less time at batches of one
+    image. `int8` quantises the linear layers (torchao, dynamic activations), for answers that are no longer equal, and
+    alone changes the state.
 
     For training, the kernel has gradients, and what follows the first layer of an MLP is made again in the backward
     pass, which saves a sixth of the memory. Raises UserError for a model of another package, for int8 without torchao
@@ -58,7 +58,8 @@ def optimize(
     if int8:
         _quantize(model)
     if training:
-        _train_leanly(model)
+        for mlp in [module for module in model.modules() if isinstance(module, MLP)]:
+            LeanMLP(mlp)
     elif compile:
         model.compile(options={"freezing": True} if on_cpu else None)
     elif on_cpu:
@@ -93,14 +94,6 @@ def _pack(model: PreTrainedModel) -> None:
             FastMLP(module, model.config.hidden_act)
         if plain(module):
             FastLinear(module)
-
-
-def _train_leanly(model: PreTrainedModel) -> None:
-    for module in model.modules():
-        if isinstance(module, MLP):
-            LeanMLP(module)
-        elif plain(module):
-            LeanLinear(module)
 
 
 def _quantize(model: PreTrainedModel) -> None:

@@ -16,7 +16,6 @@
 What surrounds a layer is part of its product: the norm before it, bias and activation, and the residual after it.
 """
 
-import math
 from typing import Protocol
 
 import torch
@@ -55,12 +54,10 @@ class KernelProducts:
         return dtype in kernels.DTYPES and torch.backends.cpu.get_cpu_capability() == "AVX2" and kernels.compiled()
 
     def pack(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float | None = None) -> tuple:
-        (columns, inner), width = weight.shape, kernels.integer("linear_columns")
-        panels = weight.new_empty(math.ceil(columns / width), inner, width)
-        kernels.call(
-            "pack", weight.dtype, [columns, inner, *weight.stride(), torch.get_num_threads()], [weight, panels]
-        )
-        return panels, F.pad(bias.float(), (0, -columns % width)), epsilon and torch.tensor(epsilon), columns
+        columns, width = len(weight), kernels.integer("linear_columns")
+        missing = -columns % width
+        panels = F.pad(weight.float(), (0, 0, 0, missing)).unflatten(0, (-1, width)).transpose(1, 2).contiguous()
+        return panels, F.pad(bias.float(), (0, missing)), epsilon and torch.tensor(epsilon), columns
 
     def multiply(
         self, x: torch.Tensor, packed: tuple, activation: str | None = None, residual: torch.Tensor | None = None

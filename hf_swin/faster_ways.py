@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Faster ways of a model's modules to the same answers, for inference; `optimize` puts them in the place of methods.
+"""Other ways of a model's modules to the same answers, faster or leaner; `optimize` puts them in the place of methods.
 
 What is made from parameters (weights in the processor's own order, a bias for each pair of tokens) is no part of the
 model's state, and is made again when they have changed.
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .modeling_attention import CosineWindowAttention, WindowAttention, eager_attention_forward
 from .modeling_blocks import MLP, PreNormBlock
@@ -219,6 +220,19 @@ class FastBias(FastWay):
         if isinstance(self.module, CosineWindowAttention):
             parameters += self.module.continuous_position_bias.parameters()
         return self.bias(parameters, window)
+
+
+class LeanMLP(FastWay):
+    """An MLP that makes its activation again in the backward pass, rather than keep so wide a tensor."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if not (self.module.training and torch.is_grad_enabled()):
+            return self.ordinary(x)
+        # Making it again stops before fc2, which has all that it needs then.
+        return self.module.dropout(checkpoint(self.rest, self.module.fc1(x), use_reentrant=False))
+
+    def rest(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.module.fc2(self.module.activation(hidden))
 
 
 def strips(layout: WindowLayout, rows: int) -> Iterator[tuple[list[slice], WindowLayout]]:

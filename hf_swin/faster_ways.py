@@ -32,7 +32,7 @@ from .window_kernel import WINDOW_KERNEL
 
 
 # Tokens times channels that go through a block together: what lies between its layers then stays in the cache.
-PIECE = 1_200_000
+PIECE = 600_000
 
 
 class Derived:

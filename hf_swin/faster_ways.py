@@ -80,7 +80,7 @@ class PackedProduct:
 
     def pack(self, norm: nn.LayerNorm | None, *layers: nn.Linear) -> tuple:
         """Returns the weights of all layers, which take in gain and offset of a norm before them, and the biases."""
-        weight = torch.cat([layer.weight for layer in layers])
+        weight = torch.cat([layer.weight.flatten(1) for layer in layers])
         biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
         bias, dtype = torch.cat(biases), weight.dtype
         if norm is None:
@@ -139,6 +139,24 @@ class FastLinear(FastWay):
         return self.product(x, *self.layers)
 
 
+class FastPatches(FastWay):
+    """A convolution whose patches meet but do not overlap, as a product of each patch."""
+
+    def __init__(self, module: nn.Conv2d):
+        super().__init__(module)
+        self.product = PackedProduct()
+
+    def fits(self, *args: Any, **kwargs: Any) -> bool:
+        return products(self.module.weight.dtype) is not None
+
+    def fast(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        height, width = self.module.stride
+        rows, columns = x_BCHW.shape[2] // height, x_BCHW.shape[3] // width
+        whole = x_BCHW[:, :, : rows * height, : columns * width]
+        patches = whole.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        return self.product(patches, self.module).permute(0, 3, 1, 2)
+
+
 class FastProjections(FastLinear):
     """Queries, keys and values as one product."""
 
@@ -177,6 +195,7 @@ class FastBlock(FastWay):
         block, attention, mlp = self.module, self.module.attention, self.module.mlp
         ordinary = type(mlp) is MLP and not (attention.training or mlp.training)
         ordinary &= type(block.attention_scale) is type(block.mlp_scale) is nn.Identity
+        ordinary &= type(block.attention_norm) is type(block.mlp_norm) is nn.LayerNorm
         if not (ordinary and self.first.fits(mlp.fc1, mlp.fc2, *self.attention_layers)):
             return False
         watched = (attention, attention.o_proj, mlp, mlp.fc2, block.attention_norm, block.mlp_norm)

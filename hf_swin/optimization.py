@@ -17,11 +17,23 @@ Parameters keep their names, and nothing is added to the model's state: an optim
 """
 
 import torch
+from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from . import window_kernel
 from .errors import UserError
-from .faster_ways import FastBias, FastBlock, FastLinear, FastMLP, FastProjections, FastWay, LeanMLP, Piecewise, plain
+from .faster_ways import (
+    FastBias,
+    FastBlock,
+    FastLinear,
+    FastMLP,
+    FastPatches,
+    FastProjections,
+    FastWay,
+    LeanMLP,
+    Piecewise,
+    plain,
+)
 from .modeling_attention import SelfAttention, WindowAttention
 from .modeling_blocks import MLP, PreNormBlock, SwinBlock, SwinV2Block
 
@@ -94,6 +106,8 @@ def _pack(model: PreTrainedModel) -> None:
             FastMLP(module, model.config.hidden_act)
         if plain(module):
             FastLinear(module)
+        if type(module) is nn.Conv2d and module.kernel_size == module.stride:
+            FastPatches(module)
 
 
 def _quantize(model: PreTrainedModel) -> None:

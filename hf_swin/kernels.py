@@ -51,7 +51,7 @@ def cpu_flags() -> str:
 @lru_cache
 def library() -> ctypes.CDLL | None:
     """Returns the compiled kernels, or None, with a warning, where there is no C++ compiler that can make them."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    compiler = os.environ.get("CXX") or shutil.which("g++")
     openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]  # Apple's compiler comes without it
     sources = [path for path in SOURCES if path.suffix == ".cpp"]
     known = "\n".join(

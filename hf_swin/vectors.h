@@ -12,10 +12,15 @@
 // See the License for the specific language governing permissions and
 // limitations under the License.
 //
-// What the kernels of this package share: vectors of float32, as GCC and Clang know them on any processor, and the
+// What the kernels of this package share: vectors of float32, as GCC knows them on any processor, and the
 // exponential function of one.
 
 #pragma once
+
+// Clang forgets, where a reference is returned, that these vectors may lie anywhere, and x86 ends a process for that.
+#if defined(__clang__) && defined(__x86_64__)
+#error "these kernels need GCC on x86: install g++, or let CXX name it"
+#endif
 
 #include <cstdint>
 #include <cstring>

@@ -17,22 +17,16 @@ What is made from parameters (weights in the processor's own order, a bias for e
 model's state, and is made again when they have changed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .modeling_attention import CosineWindowAttention, WindowAttention, eager_attention_forward
+from .modeling_attention import eager_attention_forward
 from .modeling_blocks import MLP, PreNormBlock
-from .modeling_windows import WindowLayout
 from .packed_products import products
-from .window_kernel import WINDOW_KERNEL
-
-
-# Tokens times channels that go through a block together: what lies between its layers then stays in the cache.
-PIECE = 600_000
 
 
 class Derived:
@@ -66,6 +60,24 @@ def plain(*layers: nn.Module) -> bool:
     return all(type(layer) is nn.Linear for layer in layers)
 
 
+def untouched(*modules: nn.Module) -> bool:
+    """Returns whether modules and their parts do nothing but what their class says: no hooks, nothing in training."""
+    parts = [part for module in modules for part in (module, *module._modules.values())]
+    return not any(part.training or part._forward_hooks or part._forward_pre_hooks for part in parts)
+
+
+def packed_layers(*layers: nn.Linear, norm: nn.LayerNorm | None = None) -> tuple:
+    """Returns the packed weights of all layers, which take in gain and offset of a norm before them, and the biases."""
+    weight = torch.cat([layer.weight.flatten(1) for layer in layers])
+    biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
+    bias, dtype = torch.cat(biases), weight.dtype
+    if norm is None:
+        return products(dtype).pack(weight, bias)
+    weight = weight.float()
+    bias = bias.float() + weight @ norm.bias.float()
+    return products(dtype).pack((weight * norm.weight.float()).to(dtype), bias, norm.eps)
+
+
 class PackedProduct:
     """Linear layers on the same tokens as one product of packed weights, followed by an activation of a config."""
 
@@ -79,15 +91,7 @@ class PackedProduct:
         return bool(maker) and self.activation in maker.activations
 
     def pack(self, norm: nn.LayerNorm | None, *layers: nn.Linear) -> tuple:
-        """Returns the weights of all layers, which take in gain and offset of a norm before them, and the biases."""
-        weight = torch.cat([layer.weight.flatten(1) for layer in layers])
-        biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
-        bias, dtype = torch.cat(biases), weight.dtype
-        if norm is None:
-            return products(dtype).pack(weight, bias)
-        weight = weight.float()
-        bias = bias.float() + weight @ norm.bias.float()
-        return products(dtype).pack((weight * norm.weight.float()).to(dtype), bias, norm.eps)
+        return packed_layers(*layers, norm=norm)
 
     def __call__(
         self,
@@ -182,63 +186,34 @@ class FastMLP(FastLinear):
 
 
 class FastBlock(FastWay):
-    """ViT's and Swin's block, whose norms and residuals are part of its products."""
+    """ViT's block, whose norms and residuals are part of its products."""
 
     def __init__(self, module: PreNormBlock, activation: str):
         super().__init__(module)
         self.projections, self.output = PackedProduct(), PackedProduct()
         self.first, self.second = PackedProduct(activation), PackedProduct()
 
-    def fits(
-        self, x: torch.Tensor, layout: WindowLayout | None = None, output_attentions: bool | None = None, **kwargs
-    ) -> bool:
+    def fits(self, x: torch.Tensor, output_attentions: bool | None = None, **kwargs) -> bool:
         block, attention, mlp = self.module, self.module.attention, self.module.mlp
-        ordinary = type(mlp) is MLP and not (attention.training or mlp.training)
+        ordinary = type(mlp) is MLP and untouched(block, attention, mlp)
         ordinary &= type(block.attention_scale) is type(block.mlp_scale) is nn.Identity
         ordinary &= type(block.attention_norm) is type(block.mlp_norm) is nn.LayerNorm
-        if not (ordinary and self.first.fits(mlp.fc1, mlp.fc2, *self.attention_layers)):
-            return False
-        watched = (attention, attention.o_proj, mlp, mlp.fc2, block.attention_norm, block.mlp_norm)
-        if any(module._forward_hooks or module._forward_pre_hooks for module in watched):
-            return False
-        kernel = attention.kernel(output_attentions)
-        if not isinstance(attention, WindowAttention):
-            return kernel is not eager_attention_forward
-        layout = layout or attention.layout(x.shape[1:3])
-        return kernel is WINDOW_KERNEL and layout.padded == layout.grid and kernel.takes(attention, layout, x)
+        ordinary &= attention.kernel(output_attentions) is not eager_attention_forward
+        return ordinary and self.first.fits(mlp.fc1, mlp.fc2, *self.attention_layers)
 
     @property
     def attention_layers(self) -> tuple[nn.Module, ...]:
         attention = self.module.attention
         return attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
 
-    def fast(self, x: torch.Tensor, layout: WindowLayout | None = None, **kwargs) -> torch.Tensor:
+    def fast(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
         block, attention, mlp = self.module, self.module.attention, self.module.mlp
         *projections, o_proj = self.attention_layers
-        query, key, value = self.projections(x, *projections, norm=block.attention_norm).chunk(3, dim=-1)
-        if isinstance(attention, WindowAttention):
-            mixed = WINDOW_KERNEL.on_grid(attention, query, key, value, layout or attention.layout(x.shape[1:3]))
-        else:
-            mixed, _ = attention.mix(query, key, value, **kwargs)
+        projected = self.projections(x, *projections, norm=block.attention_norm)
+        mixed, _ = attention.mix(*projected.chunk(3, dim=-1), **kwargs)
         x = self.output(mixed, o_proj, residual=x)
         x = self.second(self.first(x, mlp.fc1, norm=block.mlp_norm), mlp.fc2, residual=x)
         return x
-
-
-class FastBias(FastWay):
-    """A bias for each pair of tokens, kept from image to image."""
-
-    method = "position_bias"
-
-    def __init__(self, attention: WindowAttention):
-        super().__init__(attention)
-        self.bias = Derived(self.ordinary)
-
-    def fast(self, window: tuple[int, int]) -> torch.Tensor:
-        parameters = list(self.module.parameters(recurse=False))
-        if isinstance(self.module, CosineWindowAttention):
-            parameters += self.module.continuous_position_bias.parameters()
-        return self.bias(parameters, window)
 
 
 class LeanMLP(FastWay):
@@ -252,45 +227,3 @@ class LeanMLP(FastWay):
 
     def rest(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.module.fc2(self.module.activation(hidden))
-
-
-def strips(layout: WindowLayout, rows: int) -> Iterator[tuple[list[slice], WindowLayout]]:
-    """Yields parts of a grid that never meet within a block, as rows of the grid, and how each is cut into windows.
-
-    A part has about `rows` rows, and whole windows. The last one of a shifted grid has the grid's first rows, too, for
-    the roll brings them to its end.
-    """
-    (height, width), (side, _), (shift, shift_across) = layout.grid, layout.window, layout.shift
-    step = max(rows // side, 1) * side
-    for top in range(shift, height + shift, step):
-        bottom = min(top + step, height + shift)
-        beyond = max(bottom - height, 0)
-        parts = [slice(0, beyond), slice(top, height)] if beyond else [slice(top, bottom)]
-        yield parts, WindowLayout((bottom - top, width), layout.window, (beyond, shift_across))
-
-
-class Piecewise(FastWay):
-    """A Swin block over (B, H, W, C), a few images or some rows of windows at a time."""
-
-    def fast(self, x_BHWC: torch.Tensor, **kwargs) -> torch.Tensor:
-        batch, height, width, channels = x_BHWC.shape
-        layout, images = self.module.attention.layout((height, width)), PIECE // (height * width * channels)
-        uneven = layout.padded != layout.grid  # padding would have to be told apart in every strip
-        if images >= batch or uneven or kwargs.get("output_attentions"):
-            return self.ordinary(x_BHWC, **kwargs)
-        result = torch.empty_like(x_BHWC)
-        for part, answer in zip(x_BHWC.split(max(images, 1)), result.split(max(images, 1)), strict=True):
-            if images:
-                answer.copy_(self.ordinary(part, **kwargs))
-            else:
-                self.fill(answer, part, layout, **kwargs)
-        return result
-
-    def fill(self, result: torch.Tensor, x_BHWC: torch.Tensor, layout: WindowLayout, **kwargs) -> None:
-        """Writes the block's answer for one image into `result`, strip by strip."""
-        _, _, width, channels = x_BHWC.shape
-        for parts, cut in strips(layout, PIECE // (width * channels)):
-            answer = self.ordinary(torch.cat([x_BHWC[:, rows] for rows in parts], dim=1), layout=cut, **kwargs)
-            heights = [rows.stop - rows.start for rows in parts]
-            for rows, rows_answer in zip(parts, answer.split(heights, 1), strict=True):
-                result[:, rows] = rows_answer

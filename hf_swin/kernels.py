@@ -23,6 +23,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +32,9 @@ from huggingface_hub import constants
 from transformers.utils import logging
 
 
-SOURCES = [Path(__file__).with_name(name) for name in ("window_attention.cpp", "linear.cpp", "vectors.h")]
+# The file that is compiled, and those that it is made of.
+FILES = ("kernels.cpp", "vectors.h", "linear.h", "window_attention.h", "swin_block.h")
+SOURCES = [Path(__file__).with_name(name) for name in FILES]
 # What -ffast-math allows, but for infinities; that flag itself would change how the whole process treats tiny numbers.
 LOOSE = ["-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"]
 FLAGS = ["-O3", "-march=native", *LOOSE, "-std=c++17", "-shared", "-fPIC"]
@@ -53,7 +56,6 @@ def library() -> ctypes.CDLL | None:
     """Returns the compiled kernels, or None, with a warning, where there is no C++ compiler that can make them."""
     compiler = os.environ.get("CXX") or shutil.which("g++")
     openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]  # Apple's compiler comes without it
-    sources = [path for path in SOURCES if path.suffix == ".cpp"]
     known = "\n".join(
         [*(path.read_text() for path in SOURCES), str(compiler), *FLAGS, *openmp, cpu_flags(), platform.platform()]
     )
@@ -64,7 +66,7 @@ def library() -> ctypes.CDLL | None:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 partial = Path(scratch) / built.name
-                command = [compiler or "g++", *FLAGS, *openmp, *map(str, sources), "-o", str(partial)]
+                command = [compiler or "g++", *FLAGS, *openmp, str(SOURCES[0]), "-o", str(partial)]
                 subprocess.run(command, check=True, capture_output=True, text=True)
                 partial.replace(built)
         return ctypes.CDLL(str(built))
@@ -80,11 +82,22 @@ def compiled() -> bool:
     return library() is not None
 
 
-def call(name: str, dtype: torch.dtype, sizes: list[int], tensors: list[torch.Tensor | None]) -> None:
-    """Calls a function of the library for a type of numbers, with a row of integers and the memory of tensors."""
+def prepared(
+    name: str, dtype: torch.dtype, sizes: list[int], tensors: Sequence[torch.Tensor | None] = ()
+) -> Callable[..., None]:
+    """Returns a function of the library for a type of numbers, given what stays: a row of integers, memory of tensors.
+
+    It is called with the tensors that change, whose memory is what the function takes after that row.
+    """
     function = getattr(library(), f"{name}_{DTYPES[dtype]}")
-    places = [None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    function((ctypes.c_int64 * len(sizes))(*sizes), *places)
+    places = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    row = (ctypes.c_int64 * (len(sizes) + len(places)))(*sizes, *places)
+
+    def run(*changing: torch.Tensor | None) -> None:
+        function(row, *[None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in changing])
+
+    run.holds = tensors  # or their memory would be given to others
+    return run
 
 
 def integer(name: str) -> int:

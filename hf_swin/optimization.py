@@ -22,8 +22,8 @@ from transformers.modeling_utils import PreTrainedModel
 
 from . import window_kernel
 from .errors import UserError
+from .faster_swin import FastBias, FastSwinBlock, Piecewise
 from .faster_ways import (
-    FastBias,
     FastBlock,
     FastLinear,
     FastMLP,
@@ -31,7 +31,6 @@ from .faster_ways import (
     FastProjections,
     FastWay,
     LeanMLP,
-    Piecewise,
     plain,
 )
 from .modeling_attention import SelfAttention, WindowAttention
@@ -98,7 +97,9 @@ def _work_in_pieces(model: PreTrainedModel) -> None:
 
 def _pack(model: PreTrainedModel) -> None:
     for module in model.modules():
-        if isinstance(module, PreNormBlock):
+        if isinstance(module, SwinBlock | SwinV2Block):
+            FastSwinBlock(module, model.config.hidden_act)
+        elif isinstance(module, PreNormBlock):
             FastBlock(module, model.config.hidden_act)
         if isinstance(module, SelfAttention):
             FastProjections(module)

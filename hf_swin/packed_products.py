@@ -46,18 +46,25 @@ class Products(Protocol):
 
 
 class KernelProducts:
-    """By the kernel of this package (linear.cpp), made for vectors of eight numbers; with wider ones oneDNN is good."""
+    """By the kernel of this package (linear.h)."""
 
     activations = {None: 0, "gelu": 1, "gelu_pytorch_tanh": 2, "relu": 3}
 
     def fit(self, dtype: torch.dtype) -> bool:
-        return dtype in kernels.DTYPES and torch.backends.cpu.get_cpu_capability() == "AVX2" and kernels.compiled()
+        tiles = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()  # which oneDNN knows to use
+        return dtype in kernels.DTYPES and not tiles and kernels.compiled()
 
     def pack(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float | None = None) -> tuple:
-        columns, width = len(weight), kernels.integer("linear_columns")
-        missing = -columns % width
-        panels = F.pad(weight.float(), (0, 0, 0, missing)).unflatten(0, (-1, width)).transpose(1, 2).contiguous()
-        return panels, F.pad(bias.float(), (0, missing)), epsilon and torch.tensor(epsilon), columns
+        columns, inner = weight.shape
+        width, together = kernels.library().linear_panel(columns), self.together(weight.dtype)
+        filled = F.pad(weight, (0, -inner % together, 0, -columns % width))
+        panels = filled.unflatten(0, (-1, width)).unflatten(2, (-1, together)).transpose(1, 2).contiguous()
+        bias = F.pad(bias.float(), (0, -columns % width))
+        return panels if together > 1 else panels.float(), bias, epsilon and torch.tensor(epsilon), columns
+
+    def together(self, dtype: torch.dtype) -> int:
+        """Returns how many neighbours of a type are multiplied at once."""
+        return kernels.integer("linear_neighbours") if dtype == torch.bfloat16 else 1
 
     def multiply(
         self, x: torch.Tensor, packed: tuple, activation: str | None = None, residual: torch.Tensor | None = None
@@ -67,7 +74,7 @@ class KernelProducts:
         y = x.new_empty(*tokens, columns)
         sizes = [y.numel() // columns, inner, columns, self.activations[activation], torch.get_num_threads()]
         residual = residual if residual is None else residual.contiguous()
-        kernels.call("linear", x.dtype, sizes, [x, *operands, residual, y])
+        kernels.prepared("linear", x.dtype, sizes)(x, *operands, residual, y)
         return y
 
 

@@ -14,7 +14,7 @@
 # Shapes: B batch, H W grid of tokens, C channels, A heads, T tokens of a window.
 """Attention in windows by a kernel of our own on a CPU: `attn_implementation="window_kernel"`.
 
-The kernel (window_attention.cpp) cuts the windows by reading: nothing is rolled, partitioned or masked in memory, and
+The kernel (window_attention.h) cuts the windows by reading: nothing is rolled, partitioned or masked in memory, and
 neither scores nor weights are kept for the backward pass.
 """
 
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import AttentionInterface
 
-from .kernels import DTYPES, call, compiled
+from .kernels import DTYPES, compiled, prepared
 from .modeling_windows import WindowLayout
 
 
@@ -32,12 +32,17 @@ NAME = "window_kernel"
 WHOLE_VECTOR = 16  # numbers; rows of the bias are that much rounded up, whatever the machine's own vectors are
 
 
+def geometry(shape: tuple[int, ...], layout: list[int], heads: int, stride: int, cosine: bool) -> list[int]:
+    """Returns how the kernel is told of a grid (B, H, W, C), its windows, and how far apart its tokens lie."""
+    batch, height, width, channels = shape
+    return [batch, height, width, heads, channels // heads, *layout, stride, cosine, torch.get_num_threads()]
+
+
 def _call(
     name: str, query: torch.Tensor, layout: list[int], heads: int, cosine: bool, tensors: list[torch.Tensor]
 ) -> None:
-    batch, height, width, channels = query.shape
-    sizes = [batch, height, width, heads, channels // heads, *layout, query.stride(2), cosine, torch.get_num_threads()]
-    call(f"window_attention_{name}", query.dtype, sizes, tensors)
+    sizes = geometry(query.shape, layout, heads, query.stride(2), cosine)
+    prepared(f"window_attention_{name}", query.dtype, sizes)(*tensors)
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
@@ -48,7 +53,7 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
     return x if regular else x.contiguous()
 
 
-def _by_key(bias: torch.Tensor) -> torch.Tensor:
+def by_key(bias: torch.Tensor) -> torch.Tensor:
     """Returns a bias (A, queries, keys) as the kernel reads it: one row for each key, of whole vectors."""
     return F.pad(bias.transpose(1, 2).float(), (0, -bias.shape[-1] % WHOLE_VECTOR)).contiguous()
 
@@ -71,7 +76,7 @@ def mixed_in_windows(
     if not query.stride() == key.stride() == value.stride():
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     output = torch.empty(query.shape, dtype=query.dtype)
-    tensors = [query, key, value, _by_key(bias), scale.float(), output]
+    tensors = [query, key, value, by_key(bias), scale.float(), output]
     _call("forward", query, layout, len(bias), cosine, tensors)
     return output
 
@@ -99,7 +104,7 @@ def window_attention_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns the gradients of query, key, value, bias and scale, given that of what `window_attention` returned."""
     query, key, value, change = query.contiguous(), key.contiguous(), value.contiguous(), change.contiguous()
-    wide = _by_key(bias)
+    wide = by_key(bias)
     gradients = [torch.empty_like(query) for _ in range(3)]
     d_bias = torch.zeros(torch.get_num_threads(), *wide.shape)
     d_scale = torch.zeros(torch.get_num_threads(), len(scale))
@@ -130,6 +135,18 @@ def _gradients(ctx, change):
 window_attention.register_autograd(_gradients, setup_context=_keep)
 
 
+def is_cosine(attention: nn.Module) -> bool:
+    """Returns whether queries and keys are normalised, as in Swin v2."""
+    return hasattr(attention, "logit_scale")
+
+
+def scale_of_heads(attention: nn.Module) -> torch.Tensor:
+    """Returns the factor of each head's scores, (A)."""
+    if is_cosine(attention):
+        return attention.score_scale().flatten()
+    return torch.full((attention.num_heads,), attention.scaling)
+
+
 class WindowKernel:
     """The attention implementation `window_kernel`: sdpa wherever the kernel is not made for what is asked."""
 
@@ -152,12 +169,10 @@ class WindowKernel:
         layout: WindowLayout,
     ) -> torch.Tensor:
         """Returns the mixed values (B, H, W, C) of queries, keys and values on a grid of whole windows."""
-        bias_ATT = module.position_bias(layout.window)
-        cosine = hasattr(module, "logit_scale")
-        scale_A = module.score_scale().flatten() if cosine else torch.full((module.num_heads,), module.scaling)
+        bias_ATT, scale_A = module.position_bias(layout.window), scale_of_heads(module)
         an_operator = torch.compiler.is_compiling() or torch.is_grad_enabled()
         function = window_attention if an_operator else mixed_in_windows
-        return function(query, key, value, bias_ATT, scale_A, [*layout.window, *layout.shift], cosine)
+        return function(query, key, value, bias_ATT, scale_A, [*layout.window, *layout.shift], is_cosine(module))
 
 
 WINDOW_KERNEL = WindowKernel()

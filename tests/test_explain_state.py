@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_swin import faster_ways, optimize
+from hf_swin import faster_swin, optimize
 from hf_swin.errors import UserError
 from hf_swin.explain import attention_maps, class_map, named_blocks
 
@@ -77,7 +77,7 @@ def test_no_mode_of_the_caller_matters(family, mode):
 @pytest.mark.parametrize("piece", [None, 1])
 @every_family
 def test_optimised_models_give_equal_maps(family, piece, monkeypatch):
-    monkeypatch.setattr(faster_ways, "PIECE", piece or faster_ways.PIECE)
+    monkeypatch.setattr(faster_swin, "PIECE", piece or faster_swin.PIECE)
     model, image = model_of(family), image_of(family)
     fast = optimize(copy.deepcopy(model))
     for ours, theirs in zip(attention_maps(fast, image), attention_maps(model, image), strict=True):

@@ -9,9 +9,10 @@ import transformers
 from torch import nn
 
 import hf_swin
-from hf_swin import faster_ways
+from hf_swin import faster_swin
 from hf_swin.errors import UserError
-from hf_swin.faster_ways import PackedProduct, Piecewise, strips
+from hf_swin.faster_swin import Piecewise, strips
+from hf_swin.faster_ways import PackedProduct
 from hf_swin.modeling_windows import WindowLayout, pad, partition, region_ids
 from hf_swin.optimization import optimize
 
@@ -55,7 +56,7 @@ def assert_equal_models(fast, model, x, tolerance=5e-6):
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("family", SWINS)
 def test_answers_are_equal_whatever_goes_through_a_block_together(family, piece, monkeypatch):
-    monkeypatch.setattr(faster_ways, "PIECE", PIECES[piece])
+    monkeypatch.setattr(faster_swin, "PIECE", PIECES[piece])
     model, fast = both(family)
     sizes = [
         (64, 64),
@@ -76,7 +77,7 @@ def test_answers_are_equal_whatever_goes_through_a_block_together(family, piece,
 def test_strips_are_right_for_other_windows(family, overrides, monkeypatch):
     model, fast = both(family, **overrides)
     for piece in (1, 2000, 4000):
-        monkeypatch.setattr(faster_ways, "PIECE", piece)
+        monkeypatch.setattr(faster_swin, "PIECE", piece)
         assert_equal_models(fast, model, pixels(64, 96))
 
 
@@ -85,7 +86,7 @@ def test_an_image_is_cut_into_strips_at_all(monkeypatch):
     monkeypatch.setattr(
         Piecewise, "fill", lambda self, *args, **kwargs: cut.append(args[2]) or fill(self, *args, **kwargs)
     )
-    monkeypatch.setattr(faster_ways, "PIECE", 1)
+    monkeypatch.setattr(faster_swin, "PIECE", 1)
     _, fast = both("hf_swin")
     answers(fast, pixels(64))
     assert (
@@ -152,7 +153,7 @@ def test_without_biases_and_with_hidden_padding_answers_are_alike(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_who_wants_the_weights_gets_them(family, monkeypatch):
-    monkeypatch.setattr(faster_ways, "PIECE", 1)
+    monkeypatch.setattr(faster_swin, "PIECE", 1)
     model, fast = both(family)
     with torch.inference_mode():
         outputs, expected = (each(pixels(32), output_attentions=True) for each in (fast, model.eval()))
@@ -202,7 +203,7 @@ def test_whoever_watches_a_part_of_a_block_sees_it_work(family, part):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_optimising_twice_is_as_once(family, monkeypatch):
-    monkeypatch.setattr(faster_ways, "PIECE", 1)
+    monkeypatch.setattr(faster_swin, "PIECE", 1)
     model, fast = both(family)
     assert_equal_models(optimize(fast), model, pixels(64))
 

@@ -14,10 +14,11 @@
 //
 // Attention in shifted windows on a CPU: Swin Transformer (2021), section 3.2, and the cosine form of Swin Transformer V2
 // (2022), section 3.2. Queries, keys and values lie in the order of the grid; the windows are cut by reading, so nothing
-// is rolled, copied or masked in memory. Sums are float32 whatever the tensors are. The interface is plain C, so that no
-// header of torch is needed and the file compiles in seconds.
+// is rolled, copied or masked in memory. Sums are float32 whatever the tensors are.
 //
 // Shapes: T tokens of a window, P that number rounded up to whole vectors, D channels of a head.
+
+#pragma once
 
 #include <algorithm>
 #include <cmath>
@@ -257,16 +258,3 @@ static void backward(const Geometry& g, const S* query, const S* key, const S* v
         }
     }
 }
-
-#define EXPORT(name, S)                                                                                                   \
-    extern "C" void window_attention_forward_##name(const Geometry* g, const S* q, const S* k, const S* v, const float* bias,              \
-                                   const float* scale, S* output) {                                                       \
-        forward(*g, q, k, v, bias, scale, output);                                                                        \
-    }                                                                                                                     \
-    extern "C" void window_attention_backward_##name(const Geometry* g, const S* q, const S* k, const S* v, const float* bias,             \
-                                    const float* scale, const S* d_output, S* d_q, S* d_k, S* d_v, float* d_bias,         \
-                                    float* d_scale) {                                                                     \
-        backward(*g, q, k, v, bias, scale, d_output, d_q, d_k, d_v, d_bias, d_scale);                                     \
-    }
-EXPORT(float32, float)
-EXPORT(bfloat16, Bfloat16)

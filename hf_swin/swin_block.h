@@ -1,0 +1,79 @@
+// Copyright 2026 The hf_swin authors.
+//
+// Licensed under the Apache License, Version 2.0 (the "License");
+// you may not use this file except in compliance with the License.
+// You may obtain a copy of the License at
+//
+//     http://www.apache.org/licenses/LICENSE-2.0
+//
+// Unless required by applicable law or agreed to in writing, software
+// distributed under the License is distributed on an "AS IS" BASIS,
+// WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+// See the License for the specific language governing permissions and
+// limitations under the License.
+//
+// A whole block of Swin on a CPU, from its tokens to its tokens: Swin Transformer (2021), eq. 3, with the norms before the
+// branches, and Swin Transformer V2 (2022), section 3.2, with the norms after them.
+
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "linear.h"
+#include "window_attention.h"
+
+// The norm after a branch; gain is null where there is none, as in the first version.
+struct Norm {
+    const float *gain, *offset, *epsilon;
+};
+
+// What Python sends, in this order: numbers, then the places of tensors.
+template <typename S>
+struct SwinBlock {
+    Geometry geometry;
+    int64_t intermediate, activation;
+    Packed<S> projections, output, first, second;
+    const float *bias, *scale;
+    Norm attention_norm, mlp_norm;
+};
+
+// y = x + norm(branch), row by row.
+template <typename S>
+static void add_normalized(const Norm& norm, int64_t rows, int64_t columns, int64_t threads, const S* x, const S* branch,
+                           S* y) {
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> row(columns);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t place = r * columns;
+            copy(branch + place, columns, row.data());
+            normalize(row.data(), columns, *norm.epsilon);
+            for (int64_t i = 0; i < columns; ++i)
+                put(y[place + i], to_float(x[place + i]) + row[i] * norm.gain[i] + norm.offset[i]);
+        }
+    }
+}
+
+template <typename S>
+static void swin_block(const SwinBlock<S>& b, const S* x, S* y) {
+    const Geometry& g = b.geometry;
+    const int64_t rows = g.batch * g.height * g.width, channels = g.heads * g.head_dim, threads = g.threads;
+    const Layer<S> projections{channels, 3 * channels, NONE, b.projections}, output{channels, channels, NONE, b.output};
+    const Layer<S> first{channels, b.intermediate, b.activation, b.first}, second{b.intermediate, channels, NONE, b.second};
+    static thread_local std::vector<S> memory_of_qkv, memory_of_mixed;
+    S *qkv = enough(memory_of_qkv, rows * 3 * channels), *mixed = enough(memory_of_mixed, rows * channels);
+
+    linear<S>(projections, rows, threads, x, nullptr, qkv);
+    forward<S>(g, qkv, qkv + channels, qkv + 2 * channels, b.bias, b.scale, mixed);
+    if (!b.attention_norm.gain) {
+        linear<S>(output, rows, threads, mixed, x, y);
+        mlp<S>(first, second, rows, threads, y, y, y);
+    } else {
+        linear<S>(output, rows, threads, mixed, nullptr, y);
+        add_normalized<S>(b.attention_norm, rows, channels, threads, x, y, y);
+        mlp<S>(first, second, rows, threads, y, nullptr, mixed);
+        add_normalized<S>(b.mlp_norm, rows, channels, threads, y, mixed, y);
+    }
+}

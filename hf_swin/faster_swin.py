@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from . import kernels
-from .faster_ways import Derived, FastWay, packed_layers, untouched
+from .faster_ways import Derived, FastWay, PackedProduct, packed_layers, untouched
+from .kernels import prepared
 from .modeling_attention import CosineWindowAttention, WindowAttention
 from .modeling_blocks import MLP, Block, PreNormBlock
+from .modeling_stages import PatchMerging, SwinStage, gather_neighbours
 from .modeling_windows import WindowLayout
 from .packed_products import KERNEL, products
 from .window_kernel import WINDOW_KERNEL, by_key, geometry, is_cosine, scale_of_heads
@@ -63,7 +64,7 @@ class FastSwinBlock(FastWay):
         self, x: torch.Tensor, layout: WindowLayout | None = None, output_attentions: bool | None = None, **kwargs
     ) -> bool:
         block, attention, mlp = self.module, self.module.attention, self.module.mlp
-        ordinary = type(mlp) is MLP and untouched(block, attention, mlp)
+        ordinary = type(mlp) is MLP and self.activation in KERNEL.activations and untouched(block, attention, mlp)
         ordinary &= type(block.attention_scale) is type(block.mlp_scale) is nn.Identity
         ordinary &= type(block.attention_norm) is type(block.mlp_norm) is block.norm_class
         ordinary &= all(type(layer) is nn.Linear and layer.weight.dtype == x.dtype for layer in self.layers())
@@ -75,9 +76,13 @@ class FastSwinBlock(FastWay):
     def fast(self, x: torch.Tensor, layout: WindowLayout | None = None, **kwargs) -> torch.Tensor:
         x = x.contiguous()
         y = torch.empty_like(x)
-        layout = layout or self.module.attention.layout(x.shape[1:3])
-        self.block(self.parameters(), x.shape, layout, torch.get_num_threads())(x, y)
+        self.kernel(x.shape, layout)(x, y)
         return y
+
+    def kernel(self, shape: torch.Size, layout: WindowLayout | None = None) -> Callable[..., None]:
+        """Returns a function of tokens of this shape, and of where the answer shall be, which may be the same place."""
+        layout = layout or self.module.attention.layout(shape[1:3])
+        return self.block(self.parameters(), shape, layout, torch.get_num_threads())
 
     def parameters(self) -> list[torch.Tensor]:
         """Returns all tensors that the block's answer depends on."""
@@ -111,7 +116,49 @@ class FastSwinBlock(FastWay):
         sizes = geometry(shape, windows, attention.num_heads, 3 * shape[-1], is_cosine(attention))
         sizes += [mlp.fc1.out_features, KERNEL.activations[self.activation]]
         scores = [by_key(attention.position_bias(layout.window)), scale_of_heads(attention).float()]
-        return kernels.prepared("swin_block", mlp.fc1.weight.dtype, sizes, [*layers, *scores, *norms])
+        return prepared("swin_block", mlp.fc1.weight.dtype, sizes, [*layers, *scores, *norms])
+
+
+class FastStage(FastWay):
+    """A stage of Swin whose blocks follow each other without a look at anything between, a few images at a time.
+
+    What the blocks are is looked at before the first: in between, the weights going by have swept Python out of the
+    caches, and each look takes three times as long.
+    """
+
+    def __init__(self, stage: SwinStage, blocks: list[FastSwinBlock]):
+        super().__init__(stage)
+        self.blocks = blocks
+
+    def fits(self, x: torch.Tensor, **kwargs) -> bool:
+        blocks = self.module.blocks
+        same = untouched(blocks) and [block.module for block in self.blocks] == list(blocks)
+        return same and 0 < x[:1].numel() <= PIECE and all(block.fits(x, **kwargs) for block in self.blocks)
+
+    def fast(self, x: torch.Tensor, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        x = x.contiguous()
+        result, images = torch.empty_like(x), PIECE // x[:1].numel()
+        for part, answer in zip(x.split(images), result.split(images), strict=True):
+            kernels = [block.kernel(part.shape) for block in self.blocks]
+            for kernel in kernels:
+                kernel(part, answer)
+                part = answer
+        return self.module.merging(result), result
+
+
+class FastMerging(FastWay):
+    """Patch merging whose norm is part of its product."""
+
+    def __init__(self, module: PatchMerging):
+        super().__init__(module)
+        self.product = PackedProduct()
+
+    def fits(self, *args, **kwargs) -> bool:
+        norm, reduction = self.module.norm, self.module.reduction
+        return type(norm) is nn.LayerNorm and untouched(self.module) and self.product.fits(reduction)
+
+    def fast(self, x_BHWC: torch.Tensor) -> torch.Tensor:
+        return self.product(gather_neighbours(x_BHWC), self.module.reduction, norm=self.module.norm)
 
 
 def strips(layout: WindowLayout, rows: int) -> Iterator[tuple[list[slice], WindowLayout]]:

@@ -61,9 +61,17 @@ def plain(*layers: nn.Module) -> bool:
 
 
 def untouched(*modules: nn.Module) -> bool:
-    """Returns whether modules and their parts do nothing but what their class says: no hooks, nothing in training."""
-    parts = [part for module in modules for part in (module, *module._modules.values())]
-    return not any(part.training or part._forward_hooks or part._forward_pre_hooks for part in parts)
+    """Returns whether modules and their parts do nothing but what their class says, or ways like these.
+
+    They have no hooks, none of them is in training, and nobody else has put something in the place of `forward`.
+    """
+    for part in (part for module in modules for part in (module, *module._modules.values())):
+        own = vars(part)
+        if own["training"] or own["_forward_hooks"] or own["_forward_pre_hooks"]:
+            return False
+        if not isinstance(own.get("forward"), FastWay | None):
+            return False
+    return True
 
 
 def packed_layers(*layers: nn.Linear, norm: nn.LayerNorm | None = None) -> tuple:

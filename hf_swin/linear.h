@@ -23,10 +23,6 @@
 #include <type_traits>
 #include <vector>
 
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
-
 #include "vectors.h"
 
 // What is multiplied at once: a number, or two neighbours where the processor has one instruction for the sum of both
@@ -113,18 +109,6 @@ static inline void activate(float* numbers, int count, int64_t activation) {
     if (activation == GELU) each(numbers, count, gelu);
     if (activation == GELU_TANH) each(numbers, count, gelu_tanh);
     if (activation == RELU) each(numbers, count, [](Floats x) { return x < 0.0f ? Floats{} : x; });
-}
-
-static inline Floats load(const float* numbers) { return at(numbers); }
-static inline Floats load(const Bfloat16* numbers) {
-    return reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const Halves*>(numbers), Ints) << 16);
-}
-
-template <typename S>
-static void copy(const S* numbers, int64_t count, float* target) {
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) at(target + i) = load(numbers + i);
-    for (; i < count; ++i) target[i] = to_float(numbers[i]);
 }
 
 // A row with a mean of 0 and a variance of 1; gain and offset of the norm are part of the weights.

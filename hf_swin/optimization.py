@@ -22,7 +22,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from . import window_kernel
 from .errors import UserError
-from .faster_swin import FastBias, FastSwinBlock, Piecewise
+from .faster_swin import FastBias, FastMerging, FastStage, FastSwinBlock, Piecewise
 from .faster_ways import (
     FastBlock,
     FastLinear,
@@ -35,6 +35,7 @@ from .faster_ways import (
 )
 from .modeling_attention import SelfAttention, WindowAttention
 from .modeling_blocks import MLP, PreNormBlock, SwinBlock, SwinV2Block
+from .modeling_stages import PatchMerging, SwinStage
 
 
 def optimize(
@@ -96,18 +97,21 @@ def _work_in_pieces(model: PreTrainedModel) -> None:
 
 
 def _pack(model: PreTrainedModel) -> None:
+    activation = model.config.hidden_act
     for module in model.modules():
-        if isinstance(module, SwinBlock | SwinV2Block):
-            FastSwinBlock(module, model.config.hidden_act)
-        elif isinstance(module, PreNormBlock):
-            FastBlock(module, model.config.hidden_act)
-        if isinstance(module, SelfAttention):
+        if isinstance(module, SwinStage):
+            FastStage(module, [FastSwinBlock(block, activation) for block in module.blocks])
+        elif type(module) is PatchMerging:
+            FastMerging(module)
+        elif type(module) is PreNormBlock:
+            FastBlock(module, activation)
+        elif isinstance(module, SelfAttention):
             FastProjections(module)
-        if isinstance(module, MLP):
-            FastMLP(module, model.config.hidden_act)
-        if plain(module):
+        elif isinstance(module, MLP):
+            FastMLP(module, activation)
+        elif plain(module):
             FastLinear(module)
-        if type(module) is nn.Conv2d and module.kernel_size == module.stride:
+        elif type(module) is nn.Conv2d and module.kernel_size == module.stride:
             FastPatches(module)
 
 

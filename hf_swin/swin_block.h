@@ -56,6 +56,7 @@ static void add_normalized(const Norm& norm, int64_t rows, int64_t columns, int6
     }
 }
 
+// From x to y, which may be the same place.
 template <typename S>
 static void swin_block(const SwinBlock<S>& b, const S* x, S* y) {
     const Geometry& g = b.geometry;
@@ -71,9 +72,10 @@ static void swin_block(const SwinBlock<S>& b, const S* x, S* y) {
         linear<S>(output, rows, threads, mixed, x, y);
         mlp<S>(first, second, rows, threads, y, y, y);
     } else {
-        linear<S>(output, rows, threads, mixed, nullptr, y);
-        add_normalized<S>(b.attention_norm, rows, channels, threads, x, y, y);
-        mlp<S>(first, second, rows, threads, y, nullptr, mixed);
-        add_normalized<S>(b.mlp_norm, rows, channels, threads, y, mixed, y);
+        S* branch = qkv;  // which nobody reads any more
+        linear<S>(output, rows, threads, mixed, nullptr, branch);
+        add_normalized<S>(b.attention_norm, rows, channels, threads, x, branch, y);
+        mlp<S>(first, second, rows, threads, y, nullptr, branch);
+        add_normalized<S>(b.mlp_norm, rows, channels, threads, y, branch, y);
     }
 }

@@ -25,6 +25,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 // A product is made in tiles of ROWS times VECTORS sums: as many as the registers hold beside what they are made from.
 #ifdef __AVX512F__
 constexpr int LANES = 16, VECTORS = 4;
@@ -52,6 +56,35 @@ static inline void put(Bfloat16& place, float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
     place.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+static inline Floats load(const float* numbers) { return at(numbers); }
+static inline Floats load(const Bfloat16* numbers) {
+    return reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const Halves*>(numbers), Ints) << 16);
+}
+
+template <typename S>
+static inline void copy(const S* numbers, int64_t count, float* target) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) at(target + i) = load(numbers + i);
+    for (; i < count; ++i) target[i] = to_float(numbers[i]);
+}
+
+// A square with its rows as columns: neighbours trade places, then pairs, then fours.
+static inline void transpose(Floats* square) {
+    Ints lane;
+    for (int i = 0; i < LANES; ++i) lane[i] = i;
+#pragma GCC unroll 4
+    for (int step = 1; step < LANES; step *= 2) {
+        const Ints own = (lane & step) == 0;
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i)
+            if (!(i & step)) {
+                const Floats a = square[i], b = square[i + step];
+                square[i] = __builtin_shuffle(a, b, own ? lane : lane + LANES - step);
+                square[i + step] = __builtin_shuffle(a, b, own ? lane + step : lane + LANES);
+            }
+    }
 }
 
 // exp(x) for x <= 0 to 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2]. What would be smaller than 1e-34 is zero:

@@ -130,10 +130,8 @@ struct Window {
 
     template <typename S>
     void read(const S* source, int64_t stride, int64_t head, std::vector<float>& rows) const {
-        for (int t = 0; t < T; ++t) {
-            const S* numbers = source + token[t] * stride + head * g.head_dim;
-            for (int d = 0; d < g.head_dim; ++d) rows[t * D + d] = to_float(numbers[d]);
-        }
+        for (int t = 0; t < T; ++t)
+            copy(source + token[t] * stride + head * g.head_dim, g.head_dim, rows.data() + t * D);
     }
 
     template <typename S>
@@ -162,9 +160,15 @@ struct Window {
         }
     }
 
+    // Rows (T, D) as columns (D, P); what stands beyond the last token is of no account.
     void flip(const std::vector<float>& rows) {
-        for (int t = 0; t < T; ++t)
-            for (int d = 0; d < D; ++d) flipped[d * P + t] = rows[t * D + d];
+        for (int t = 0; t < P; t += LANES)
+            for (int d = 0; d < D; d += LANES) {
+                Floats square[LANES] = {};
+                for (int i = 0; i < std::min(LANES, T - t); ++i) square[i] = at(rows.data() + (t + i) * D + d);
+                transpose(square);
+                for (int i = 0; i < LANES; ++i) at(flipped.data() + (d + i) * P + t) = square[i];
+            }
     }
 
     Matrix tokens(std::vector<float>& rows) const { return {rows.data(), D}; }

@@ -137,7 +137,7 @@ window_attention.register_autograd(_gradients, setup_context=_keep)
 
 def is_cosine(attention: nn.Module) -> bool:
     """Returns whether queries and keys are normalised, as in Swin v2."""
-    return hasattr(attention, "logit_scale")
+    return "logit_scale" in attention._parameters
 
 
 def scale_of_heads(attention: nn.Module) -> torch.Tensor:

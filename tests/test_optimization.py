@@ -30,7 +30,9 @@ needs_packing = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), rea
 def products(monkeypatch):
     """How many products of packed weights have been made, as a list with an entry for each."""
     made, call = [], PackedProduct.__call__
-    monkeypatch.setattr(PackedProduct, "__call__", lambda self, *args: made.append(self) or call(self, *args))
+    monkeypatch.setattr(
+        PackedProduct, "__call__", lambda self, *args, **kwargs: made.append(self) or call(self, *args, **kwargs)
+    )
     return made
 
 

@@ -13,16 +13,20 @@
 # limitations under the License.
 """Other ways of Swin's blocks to the same answers: a block as one call of a kernel, a few images or rows at a time."""
 
+import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
 
-from .faster_ways import Derived, FastWay, PackedProduct, packed_layers, untouched
+from .faster_ways import Derived, FastWay, packed_layers, untouched
 from .kernels import prepared
 from .modeling_attention import CosineWindowAttention, WindowAttention
 from .modeling_blocks import MLP, Block, PreNormBlock
-from .modeling_stages import PatchMerging, SwinStage, gather_neighbours
+from .modeling_stages import PatchMerging, PatchMergingV2, SwinStage
+from .modeling_swin import HfSwinPreTrainedModel
 from .modeling_windows import WindowLayout
 from .packed_products import KERNEL, products
 from .window_kernel import WINDOW_KERNEL, by_key, geometry, is_cosine, scale_of_heads
@@ -30,6 +34,31 @@ from .window_kernel import WINDOW_KERNEL, by_key, geometry, is_cosine, scale_of_
 
 # Tokens times channels that go through a block together: what lies between its layers then stays in the cache.
 PIECE = 600_000
+
+
+class Tokens(NamedTuple):
+    """What is known of tokens (B, H, W, C) before they are made."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+def suits(x: Tokens | torch.Tensor, *layers: nn.Linear) -> bool:
+    """Returns whether the kernel is the best maker of products for tokens, and layers have weights of their type."""
+    alike = all(type(layer) is nn.Linear and layer.weight.dtype == x.dtype for layer in layers)
+    return alike and x.device.type == "cpu" and products(x.dtype) is KERNEL
+
+
+def merged_shape(shape: torch.Size) -> torch.Size:
+    """Returns the shape of tokens (B, H, W, C) after patch merging."""
+    batch, height, width, channels = shape
+    return torch.Size([batch, -(-height // 2), -(-width // 2), 2 * channels])
+
+
+def tensors_of(norm: nn.LayerNorm) -> list[torch.Tensor]:
+    """Returns gain, offset and epsilon."""
+    return [norm.weight.float(), norm.bias.float(), torch.tensor(norm.eps)]
 
 
 class FastBias(FastWay):
@@ -61,14 +90,17 @@ class FastSwinBlock(FastWay):
         return attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.fc1, mlp.fc2
 
     def fits(
-        self, x: torch.Tensor, layout: WindowLayout | None = None, output_attentions: bool | None = None, **kwargs
+        self,
+        x: Tokens | torch.Tensor,
+        layout: WindowLayout | None = None,
+        output_attentions: bool | None = None,
+        **kwargs,
     ) -> bool:
         block, attention, mlp = self.module, self.module.attention, self.module.mlp
         ordinary = type(mlp) is MLP and self.activation in KERNEL.activations and untouched(block, attention, mlp)
         ordinary &= type(block.attention_scale) is type(block.mlp_scale) is nn.Identity
         ordinary &= type(block.attention_norm) is type(block.mlp_norm) is block.norm_class
-        ordinary &= all(type(layer) is nn.Linear and layer.weight.dtype == x.dtype for layer in self.layers())
-        if not (ordinary and x.device.type == "cpu" and products(x.dtype) is KERNEL):
+        if not (ordinary and suits(x, *self.layers())):
             return False
         layout = layout or attention.layout(x.shape[1:3])
         return layout.padded == layout.grid and attention.kernel(output_attentions) is WINDOW_KERNEL
@@ -105,7 +137,7 @@ class FastSwinBlock(FastWay):
             packed_layers(second),
         ]
         tensors = [tensor for weight, bias, epsilon, _ in packed for tensor in (weight, bias, epsilon)]
-        ends = [part for norm in after for part in (norm.weight.float(), norm.bias.float(), torch.tensor(norm.eps))]
+        ends = [part for norm in after for part in tensors_of(norm)]
         return tensors, ends or [None] * 6
 
     def prepare(self, shape: torch.Size, layout: WindowLayout, threads: int) -> Callable[..., None]:
@@ -119,46 +151,115 @@ class FastSwinBlock(FastWay):
         return prepared("swin_block", mlp.fc1.weight.dtype, sizes, [*layers, *scores, *norms])
 
 
-class FastStage(FastWay):
-    """A stage of Swin whose blocks follow each other without a look at anything between, a few images at a time.
+class FastMerging(FastWay):
+    """Patch merging of Swin or Swin v2 as one call of a kernel."""
 
-    What the blocks are is looked at before the first: in between, the weights going by have swept Python out of the
-    caches, and each look takes three times as long.
+    def __init__(self, module: PatchMerging | PatchMergingV2):
+        super().__init__(module)
+        self.merging = Derived(self.prepare)
+
+    def fits(self, x: Tokens | torch.Tensor) -> bool:
+        norm, reduction = self.module.norm, self.module.reduction
+        ordinary = type(norm) is nn.LayerNorm and type(reduction) is nn.Linear and untouched(self.module)
+        even = x.shape[1] % 2 == x.shape[2] % 2 == 0
+        return ordinary and even and suits(x, reduction)
+
+    def prepare(self, shape: torch.Size, threads: int) -> Callable[..., None]:
+        norm, reduction = self.module.norm, self.module.reduction
+        pre = isinstance(self.module, PatchMerging)
+        packed = packed_layers(reduction, norm=norm if pre else None)[:3]
+        after = [None] * 3 if pre else tensors_of(norm)
+        return prepared("patch_merging", reduction.weight.dtype, [*shape, threads], [*packed, *after])
+
+    def kernel(self, shape: torch.Size) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Returns the merging as a function of tokens of this shape."""
+        norm, reduction = self.module.norm, self.module.reduction
+        parameters = [part for part in (norm.weight, norm.bias, reduction.weight, reduction.bias) if part is not None]
+        merging = self.merging(parameters, shape, torch.get_num_threads())
+        merged = merged_shape(shape)
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            y = x.new_empty(merged)
+            merging(x, y)
+            return y
+
+        return run
+
+    def fast(self, x: torch.Tensor) -> torch.Tensor:
+        return self.kernel(x.shape)(x.contiguous())
+
+
+class FastStage(FastWay):
+    """A stage of Swin, looked at once before the first block, a few images at a time.
+
+    While blocks are at work their weights sweep Python out of the caches, and each look in between takes three times as
+    long.
     """
 
-    def __init__(self, stage: SwinStage, blocks: list[FastSwinBlock]):
+    def __init__(self, stage: SwinStage, blocks: list[FastSwinBlock], merging: FastMerging | None):
         super().__init__(stage)
-        self.blocks = blocks
-
-    def fits(self, x: torch.Tensor, **kwargs) -> bool:
-        blocks = self.module.blocks
-        same = untouched(blocks) and [block.module for block in self.blocks] == list(blocks)
-        return same and 0 < x[:1].numel() <= PIECE and all(block.fits(x, **kwargs) for block in self.blocks)
+        self.blocks, self.merging = blocks, merging
 
     def fast(self, x: torch.Tensor, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
-        x = x.contiguous()
-        result, images = torch.empty_like(x), PIECE // x[:1].numel()
-        for part, answer in zip(x.split(images), result.split(images), strict=True):
-            kernels = [block.kernel(part.shape) for block in self.blocks]
-            for kernel in kernels:
-                kernel(part, answer)
-                part = answer
-        return self.module.merging(result), result
+        run = self.look(x, **kwargs)
+        return run(x) if run else self.ordinary(x, **kwargs)
+
+    def look(
+        self, x: Tokens | torch.Tensor, **kwargs
+    ) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None:
+        """Returns the stage as a function of such tokens, or None if some part of it is not as usual now."""
+        stage, (batch, *grid) = self.module, x.shape
+        images = PIECE // max(math.prod(grid), 1)
+        same = untouched(stage.blocks) and [block.module for block in self.blocks] == list(stage.blocks)
+        if not (same and images and batch and all(block.fits(x, **kwargs) for block in self.blocks)):
+            return None
+        merging = self.merging.kernel(x.shape) if self.merging and self.merging.fits(x) else stage.merging
+        sizes = {min(images, batch), batch % images or images}
+        kernels = {size: [block.kernel(torch.Size([size, *grid])) for block in self.blocks] for size in sizes}
+
+        def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = x.contiguous()
+            result = torch.empty_like(x)
+            for part, answer in zip(x.split(images), result.split(images), strict=True):
+                for kernel in kernels[len(part)]:
+                    kernel(part, answer)
+                    part = answer
+            return merging(result), result
+
+        return run
 
 
-class FastMerging(FastWay):
-    """Patch merging whose norm is part of its product."""
+def fast_stage(stage: SwinStage, activation: str) -> FastStage:
+    """Puts the fast ways of a stage and its parts in place."""
+    merging = FastMerging(stage.merging) if type(stage.merging) in (PatchMerging, PatchMergingV2) else None
+    return FastStage(stage, [FastSwinBlock(block, activation) for block in stage.blocks], merging)
 
-    def __init__(self, module: PatchMerging):
-        super().__init__(module)
-        self.product = PackedProduct()
 
-    def fits(self, *args, **kwargs) -> bool:
-        norm, reduction = self.module.norm, self.module.reduction
-        return type(norm) is nn.LayerNorm and untouched(self.module) and self.product.fits(reduction)
+class FastEncoder(FastWay):
+    """All stages of Swin, looked at once before the first, where nothing between them is asked for."""
 
-    def fast(self, x_BHWC: torch.Tensor) -> torch.Tensor:
-        return self.product(gather_neighbours(x_BHWC), self.module.reduction, norm=self.module.norm)
+    method = "encode"
+
+    def __init__(self, model: HfSwinPreTrainedModel, stages: list[FastStage]):
+        super().__init__(model)
+        self.stages = stages
+
+    def fits(self, x: torch.Tensor, **kwargs) -> bool:
+        config = self.module.config
+        wishes = [kwargs.get(name, getattr(config, name)) for name in ("output_hidden_states", "output_attentions")]
+        return wishes == [False, False] and [stage.module for stage in self.stages] == list(self.module.stages)
+
+    def fast(self, x: torch.Tensor, return_dict: bool = True, **kwargs) -> BaseModelOutput:
+        tokens, runs = Tokens(x.shape, x.dtype, x.device), []
+        for stage in self.stages:
+            run = stage.look(tokens, **kwargs) if untouched(stage.module) else None
+            if run is None:
+                return self.ordinary(x, return_dict=return_dict, **kwargs)
+            runs.append(run)
+            tokens = tokens._replace(shape=merged_shape(tokens.shape))
+        for run in runs:
+            x, _ = run(x)
+        return BaseModelOutput(last_hidden_state=x)
 
 
 def strips(layout: WindowLayout, rows: int) -> Iterator[tuple[list[slice], WindowLayout]]:

@@ -23,10 +23,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers.utils.output_capturing import capture_outputs
 
 from .modeling_attention import eager_attention_forward
 from .modeling_blocks import MLP, PreNormBlock
 from .packed_products import products
+
+
+# The module of transformers whose hooks take hidden states and attentions out of a model.
+CAPTURING = capture_outputs.__module__
 
 
 class Derived:
@@ -67,7 +72,11 @@ def untouched(*modules: nn.Module) -> bool:
     """
     for part in (part for module in modules for part in (module, *module._modules.values())):
         own = vars(part)
-        if own["training"] or own["_forward_hooks"] or own["_forward_pre_hooks"]:
+        hooks = own["_forward_hooks"]
+        # Hooks of transformers stay once there was a wish for hidden states or attentions, and do nothing without one.
+        if hooks and any(hook.__module__ != CAPTURING for hook in hooks.values()):
+            return False
+        if own["training"] or own["_forward_pre_hooks"]:
             return False
         if not isinstance(own.get("forward"), FastWay | None):
             return False

@@ -79,7 +79,7 @@ static inline Floats magnitude(Floats x) { return x < 0.0f ? -x : x; }
 // x times the share of a normal distribution below x. That share is 1/2 + x P(x^2) / Q(x^2) to 7e-9 for |x| <= 5.5, where
 // 2e-8 are left; the coefficients are fitted to it, for the largest error to be least.
 static inline Floats gelu(Floats x) {
-    Floats t = x * x;
+    Floats near = x > 5.5f ? Floats{} + 5.5f : x < -5.5f ? Floats{} - 5.5f : x, t = near * near;
     Floats p = t * 2.274950970e-8f + 6.352109905e-6f;
     p = t * p + 1.688243288e-4f;
     p = t * p + 4.677252163e-3f;
@@ -90,8 +90,7 @@ static inline Floats gelu(Floats x) {
     q = t * q + 2.864579455e-2f;
     q = t * q + 2.515215850e-1f;
     q = t * q + 1.0f;
-    Floats inside = x * 0.5f + t * p / q;
-    return x > 5.5f ? x : x < -5.5f ? x * 0.0f : inside;
+    return x * (0.5f + near * p / q);
 }
 
 // x sigmoid(2 u): the same as 0.5 x (1 + tanh u).
@@ -141,16 +140,9 @@ static const W* prepared(const S* x, int64_t rows, int64_t inner, int64_t steps,
         float* numbers = in_place ? reinterpret_cast<float*>(target) : row.data();
         copy(x + r * inner, inner, numbers);
         if (epsilon) normalize(numbers, inner, *epsilon);
-        if constexpr (!in_place)
-            for (int64_t i = 0; i < inner; ++i) put(reinterpret_cast<S*>(target)[i], numbers[i]);
+        if constexpr (!in_place) copy(numbers, inner, reinterpret_cast<S*>(target));
     }
     return start;
-}
-
-// Some numbers of y, from those of a tile.
-template <typename S>
-static inline void write(const float* numbers, const S* residual, int count, S* y) {
-    for (int i = 0; i < count; ++i) put(y[i], residual ? to_float(residual[i]) + numbers[i] : numbers[i]);
 }
 
 // A few rows of y, as far as one panel of weights goes.
@@ -189,10 +181,7 @@ static void multiply(const Strip<S>& s) {
     activate(tile, rows * width, s.layer.activation);
     for (int r = 0; r < rows; ++r) {
         const S* residual = s.residual ? s.residual + r * columns : nullptr;
-        if (s.count == width)  // the usual case, in whole vectors
-            write(tile + r * width, residual, width, s.y + r * columns);
-        else
-            write(tile + r * width, residual, s.count, s.y + r * columns);
+        copy(tile + r * width, s.count, s.y + r * columns, residual);
     }
 }
 

@@ -22,7 +22,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from . import window_kernel
 from .errors import UserError
-from .faster_swin import FastBias, FastMerging, FastStage, FastSwinBlock, Piecewise
+from .faster_swin import FastBias, FastEncoder, Piecewise, fast_stage
 from .faster_ways import (
     FastBlock,
     FastLinear,
@@ -35,7 +35,7 @@ from .faster_ways import (
 )
 from .modeling_attention import SelfAttention, WindowAttention
 from .modeling_blocks import MLP, PreNormBlock, SwinBlock, SwinV2Block
-from .modeling_stages import PatchMerging, SwinStage
+from .modeling_swin import HfSwinPreTrainedModel
 
 
 def optimize(
@@ -99,10 +99,8 @@ def _work_in_pieces(model: PreTrainedModel) -> None:
 def _pack(model: PreTrainedModel) -> None:
     activation = model.config.hidden_act
     for module in model.modules():
-        if isinstance(module, SwinStage):
-            FastStage(module, [FastSwinBlock(block, activation) for block in module.blocks])
-        elif type(module) is PatchMerging:
-            FastMerging(module)
+        if isinstance(module, HfSwinPreTrainedModel) and hasattr(module, "stages"):
+            FastEncoder(module, [fast_stage(stage, activation) for stage in module.stages])
         elif type(module) is PreNormBlock:
             FastBlock(module, activation)
         elif isinstance(module, SelfAttention):

@@ -12,8 +12,8 @@
 // See the License for the specific language governing permissions and
 // limitations under the License.
 //
-// A whole block of Swin on a CPU, from its tokens to its tokens: Swin Transformer (2021), eq. 3, with the norms before the
-// branches, and Swin Transformer V2 (2022), section 3.2, with the norms after them.
+// Whole modules of Swin on a CPU, from tokens to tokens: its block, Swin Transformer (2021), eq. 3, and its patch merging,
+// section 3.1, with the norms before the layers, and those of Swin Transformer V2 (2022), section 3.2, with norms after.
 
 #pragma once
 
@@ -38,7 +38,14 @@ struct SwinBlock {
     Norm attention_norm, mlp_norm;
 };
 
-// y = x + norm(branch), row by row.
+template <typename S>
+struct PatchMerging {
+    int64_t batch, height, width, channels, threads;
+    Packed<S> reduction;
+    Norm norm;
+};
+
+// y = x + norm(branch), row by row; x may be null, for nothing.
 template <typename S>
 static void add_normalized(const Norm& norm, int64_t rows, int64_t columns, int64_t threads, const S* x, const S* branch,
                            S* y) {
@@ -50,8 +57,8 @@ static void add_normalized(const Norm& norm, int64_t rows, int64_t columns, int6
             const int64_t place = r * columns;
             copy(branch + place, columns, row.data());
             normalize(row.data(), columns, *norm.epsilon);
-            for (int64_t i = 0; i < columns; ++i)
-                put(y[place + i], to_float(x[place + i]) + row[i] * norm.gain[i] + norm.offset[i]);
+            for (int64_t i = 0; i < columns; ++i) row[i] = row[i] * norm.gain[i] + norm.offset[i];
+            copy(row.data(), columns, y + place, x ? x + place : nullptr);
         }
     }
 }
@@ -78,4 +85,20 @@ static void swin_block(const SwinBlock<S>& b, const S* x, S* y) {
         mlp<S>(first, second, rows, threads, y, nullptr, branch);
         add_normalized<S>(b.mlp_norm, rows, channels, threads, y, branch, y);
     }
+}
+
+// Four neighbours become one token, the left column first, each from the top; sides are even.
+template <typename S>
+static void patch_merging(const PatchMerging<S>& m, const S* x, S* y) {
+    const int64_t height = m.height / 2, width = m.width / 2, rows = m.batch * height * width, wide = 4 * m.channels;
+    static thread_local std::vector<S> memory;
+    S* merged = enough(memory, rows * wide);
+#pragma omp parallel for num_threads(m.threads) schedule(static)
+    for (int64_t r = 0; r < rows; ++r) {
+        const S* corner = x + (r / width * 2 * m.width + r % width * 2) * m.channels;
+        for (int64_t part = 0; part < 4; ++part)
+            std::copy_n(corner + (part % 2 * m.width + part / 2) * m.channels, m.channels, merged + r * wide + part * m.channels);
+    }
+    linear<S>({wide, 2 * m.channels, NONE, m.reduction}, rows, m.threads, merged, nullptr, y);
+    if (m.norm.gain) add_normalized<S>(m.norm, rows, 2 * m.channels, m.threads, nullptr, y, y);
 }

@@ -63,11 +63,25 @@ static inline Floats load(const Bfloat16* numbers) {
     return reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const Halves*>(numbers), Ints) << 16);
 }
 
-template <typename S>
-static inline void copy(const S* numbers, int64_t count, float* target) {
+static inline void store(float* numbers, Floats x) { at(numbers) = x; }
+static inline void store(Bfloat16* numbers, Floats x) {
+#ifdef __AVX512BF16__
+    *reinterpret_cast<Halves*>(numbers) = Halves(_mm512_cvtneps_pbh(__m512(x)));
+#else
+    const Ints bits = reinterpret_cast<Ints>(x);
+    *reinterpret_cast<Halves*>(numbers) = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16 & 0xffff, Halves);
+#endif
+}
+
+// target = numbers, or numbers + addend if that is not null, from one type to another.
+template <typename S, typename T>
+static inline void copy(const S* numbers, int64_t count, T* target, const T* addend = nullptr) {
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) at(target + i) = load(numbers + i);
-    for (; i < count; ++i) target[i] = to_float(numbers[i]);
+    for (; i + LANES <= count; i += LANES) {
+        const Floats x = load(numbers + i);
+        store(target + i, addend ? load(addend + i) + x : x);
+    }
+    for (; i < count; ++i) put(target[i], addend ? to_float(addend[i]) + to_float(numbers[i]) : to_float(numbers[i]));
 }
 
 // A square with its rows as columns: neighbours trade places, then pairs, then fours.

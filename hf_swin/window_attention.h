@@ -136,10 +136,7 @@ struct Window {
 
     template <typename S>
     void write(const std::vector<float>& rows, int64_t stride, int64_t head, S* target) const {
-        for (int t = 0; t < T; ++t) {
-            S* numbers = target + token[t] * stride + head * g.head_dim;
-            for (int d = 0; d < g.head_dim; ++d) put(numbers[d], rows[t * D + d]);
-        }
+        for (int t = 0; t < T; ++t) copy(rows.data() + t * D, g.head_dim, target + token[t] * stride + head * g.head_dim);
     }
 
     void normalize(std::vector<float>& rows, std::vector<float>& lengths) const {

@@ -46,8 +46,13 @@ class Tokens(NamedTuple):
 
 def suits(x: Tokens | torch.Tensor, *layers: nn.Linear) -> bool:
     """Returns whether the kernel is the best maker of products for tokens, and layers have weights of their type."""
-    alike = all(type(layer) is nn.Linear and layer.weight.dtype == x.dtype for layer in layers)
+    alike = all(type(layer) is nn.Linear and layer._parameters["weight"].dtype == x.dtype for layer in layers)
     return alike and x.device.type == "cpu" and products(x.dtype) is KERNEL
+
+
+def parameters_of(*modules: nn.Module) -> list[torch.Tensor]:
+    """Returns the tensors that modules without parts depend on."""
+    return [part for module in modules for part in module._parameters.values() if part is not None]
 
 
 def merged_shape(shape: torch.Size) -> torch.Size:
@@ -83,47 +88,47 @@ class FastSwinBlock(FastWay):
     def __init__(self, module: Block, activation: str):
         super().__init__(module)
         self.activation = activation
-        self.packed, self.block = Derived(self.pack), Derived(self.prepare)
+        self.packed, self.kernel = Derived(self.pack), Derived(self.prepare)
 
     def layers(self) -> tuple[nn.Linear, ...]:
-        attention, mlp = self.module.attention, self.module.mlp
-        return attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, mlp.fc1, mlp.fc2
+        # Past `__getattr__`, which takes ten times as long as the dictionary behind it.
+        block = self.module._modules
+        attention, mlp = block["attention"]._modules, block["mlp"]._modules
+        return *(attention[name] for name in ("q_proj", "k_proj", "v_proj", "o_proj")), mlp["fc1"], mlp["fc2"]
 
-    def fits(
+    def look(
         self,
         x: Tokens | torch.Tensor,
         layout: WindowLayout | None = None,
         output_attentions: bool | None = None,
         **kwargs,
-    ) -> bool:
-        block, attention, mlp = self.module, self.module.attention, self.module.mlp
-        ordinary = type(mlp) is MLP and self.activation in KERNEL.activations and untouched(block, attention, mlp)
-        ordinary &= type(block.attention_scale) is type(block.mlp_scale) is nn.Identity
-        ordinary &= type(block.attention_norm) is type(block.mlp_norm) is block.norm_class
-        if not (ordinary and suits(x, *self.layers())):
-            return False
+    ) -> Callable[..., None] | None:
+        """Returns the kernel for such tokens, a function of how many images, tokens and answer, or None.
+
+        The answer may be written in the place of the tokens.
+        """
+        block, layers = self.module._modules, self.layers()
+        attention, mlp, *norms = (block[name] for name in ("attention", "mlp", "attention_norm", "mlp_norm"))
+        ordinary = type(mlp) is MLP and self.activation in KERNEL.activations
+        ordinary &= type(block["attention_scale"]) is type(block["mlp_scale"]) is nn.Identity
+        ordinary &= type(norms[0]) is type(norms[1]) is self.module.norm_class
+        if not (ordinary and suits(x, *layers) and untouched(self.module, attention, mlp)):
+            return None
         layout = layout or attention.layout(x.shape[1:3])
-        return layout.padded == layout.grid and attention.kernel(output_attentions) is WINDOW_KERNEL
-
-    def fast(self, x: torch.Tensor, layout: WindowLayout | None = None, **kwargs) -> torch.Tensor:
-        x = x.contiguous()
-        y = torch.empty_like(x)
-        self.kernel(x.shape, layout)(x, y)
-        return y
-
-    def kernel(self, shape: torch.Size, layout: WindowLayout | None = None) -> Callable[..., None]:
-        """Returns a function of tokens of this shape, and of where the answer shall be, which may be the same place."""
-        layout = layout or self.module.attention.layout(shape[1:3])
-        return self.block(self.parameters(), shape, layout, torch.get_num_threads())
-
-    def parameters(self) -> list[torch.Tensor]:
-        """Returns all tensors that the block's answer depends on."""
-        block, attention = self.module, self.module.attention
-        modules = [block.attention_norm, block.mlp_norm, attention, *self.layers()]
+        if layout.padded != layout.grid or attention.kernel(output_attentions) is not WINDOW_KERNEL:
+            return None
+        parameters = parameters_of(*norms, *layers, attention)
         if is_cosine(attention):
-            network = attention.continuous_position_bias
-            modules += [network.fc1, network.fc2]
-        return [part for module in modules for part in module._parameters.values() if part is not None]
+            parameters += attention.continuous_position_bias.parameters()
+        return self.kernel(parameters, layout, torch.get_num_threads())
+
+    def fast(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
+        kernel = self.look(x, **kwargs)
+        if kernel is None:
+            return self.ordinary(x, **kwargs)
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        kernel(len(x), x.contiguous(), y)
+        return y
 
     def pack(self) -> tuple[list[torch.Tensor | None], list[torch.Tensor | None]]:
         """Returns the layers, and the norms after them, as the kernel takes them for images of any size."""
@@ -140,15 +145,15 @@ class FastSwinBlock(FastWay):
         ends = [part for norm in after for part in tensors_of(norm)]
         return tensors, ends or [None] * 6
 
-    def prepare(self, shape: torch.Size, layout: WindowLayout, threads: int) -> Callable[..., None]:
-        """Returns the kernel, told all but where the tokens are and where the answer shall be."""
-        attention, mlp = self.module.attention, self.module.mlp
-        layers, norms = self.packed(self.parameters())
+    def prepare(self, layout: WindowLayout, threads: int) -> Callable[..., None]:
+        attention, layers = self.module.attention, self.layers()
+        packed, norms = self.packed(parameters_of(self.module.attention_norm, self.module.mlp_norm, *layers))
+        shape = (0, *layout.grid, attention.o_proj.out_features)  # of as many images as there will be
         windows = [*layout.window, *layout.shift]
         sizes = geometry(shape, windows, attention.num_heads, 3 * shape[-1], is_cosine(attention))
-        sizes += [mlp.fc1.out_features, KERNEL.activations[self.activation]]
+        sizes += [self.module.mlp.fc1.out_features, KERNEL.activations[self.activation]]
         scores = [by_key(attention.position_bias(layout.window)), scale_of_heads(attention).float()]
-        return prepared("swin_block", mlp.fc1.weight.dtype, sizes, [*layers, *scores, *norms])
+        return prepared("swin_block", layers[0].weight.dtype, sizes, [*packed, *scores, *norms])
 
 
 class FastMerging(FastWay):
@@ -156,37 +161,33 @@ class FastMerging(FastWay):
 
     def __init__(self, module: PatchMerging | PatchMergingV2):
         super().__init__(module)
-        self.merging = Derived(self.prepare)
+        self.kernel = Derived(self.prepare)
 
-    def fits(self, x: Tokens | torch.Tensor) -> bool:
+    def look(self, x: Tokens | torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Returns the merging as a function of such tokens, or None."""
         norm, reduction = self.module.norm, self.module.reduction
-        ordinary = type(norm) is nn.LayerNorm and type(reduction) is nn.Linear and untouched(self.module)
         even = x.shape[1] % 2 == x.shape[2] % 2 == 0
-        return ordinary and even and suits(x, reduction)
-
-    def prepare(self, shape: torch.Size, threads: int) -> Callable[..., None]:
-        norm, reduction = self.module.norm, self.module.reduction
-        pre = isinstance(self.module, PatchMerging)
-        packed = packed_layers(reduction, norm=norm if pre else None)[:3]
-        after = [None] * 3 if pre else tensors_of(norm)
-        return prepared("patch_merging", reduction.weight.dtype, [*shape, threads], [*packed, *after])
-
-    def kernel(self, shape: torch.Size) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Returns the merging as a function of tokens of this shape."""
-        norm, reduction = self.module.norm, self.module.reduction
-        parameters = [part for part in (norm.weight, norm.bias, reduction.weight, reduction.bias) if part is not None]
-        merging = self.merging(parameters, shape, torch.get_num_threads())
-        merged = merged_shape(shape)
+        if not (even and type(norm) is nn.LayerNorm and suits(x, reduction) and untouched(self.module)):
+            return None
+        kernel = self.kernel(parameters_of(norm, reduction), *x.shape[1:], torch.get_num_threads())
+        shape = merged_shape(x.shape)
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            y = x.new_empty(merged)
-            merging(x, y)
+            y = x.new_empty(shape)
+            kernel(len(x), x.contiguous(), y)
             return y
 
         return run
 
     def fast(self, x: torch.Tensor) -> torch.Tensor:
-        return self.kernel(x.shape)(x.contiguous())
+        return (self.look(x) or self.ordinary)(x)
+
+    def prepare(self, *sizes: int) -> Callable[..., None]:
+        norm, reduction = self.module.norm, self.module.reduction
+        pre = isinstance(self.module, PatchMerging)
+        packed = packed_layers(reduction, norm=norm if pre else None)[:3]
+        after = [None] * 3 if pre else tensors_of(norm)
+        return prepared("patch_merging", reduction.weight.dtype, [*sizes], [*packed, *after])
 
 
 class FastStage(FastWay):
@@ -208,21 +209,19 @@ class FastStage(FastWay):
         self, x: Tokens | torch.Tensor, **kwargs
     ) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None:
         """Returns the stage as a function of such tokens, or None if some part of it is not as usual now."""
-        stage, (batch, *grid) = self.module, x.shape
-        images = PIECE // max(math.prod(grid), 1)
-        same = untouched(stage.blocks) and [block.module for block in self.blocks] == list(stage.blocks)
-        if not (same and images and batch and all(block.fits(x, **kwargs) for block in self.blocks)):
+        blocks, images = self.module.blocks, PIECE // max(math.prod(x.shape[1:]), 1)
+        same = untouched(blocks) and [block.module for block in self.blocks] == list(blocks)
+        kernels = [block.look(x, **kwargs) for block in self.blocks] if same and images else [None]
+        if None in kernels:
             return None
-        merging = self.merging.kernel(x.shape) if self.merging and self.merging.fits(x) else stage.merging
-        sizes = {min(images, batch), batch % images or images}
-        kernels = {size: [block.kernel(torch.Size([size, *grid])) for block in self.blocks] for size in sizes}
+        merging = (self.merging and self.merging.look(x)) or self.module.merging
 
         def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             x = x.contiguous()
             result = torch.empty_like(x)
             for part, answer in zip(x.split(images), result.split(images), strict=True):
-                for kernel in kernels[len(part)]:
-                    kernel(part, answer)
+                for kernel in kernels:
+                    kernel(len(part), part, answer)
                     part = answer
             return merging(result), result
 

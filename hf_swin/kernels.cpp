@@ -39,7 +39,7 @@ struct Sizes {
                                                      S* d_k, S* d_v, float* d_bias, float* d_scale) {                     \
         backward(*g, q, k, v, bias, scale, d_output, d_q, d_k, d_v, d_bias, d_scale);                                     \
     }                                                                                                                     \
-    extern "C" void swin_block_##name(const SwinBlock<S>* b, const S* x, S* y) { swin_block(*b, x, y); }                  \
-    extern "C" void patch_merging_##name(const PatchMerging<S>* m, const S* x, S* y) { patch_merging(*m, x, y); }
+    extern "C" void swin_block_##name(const SwinBlock<S>* b, int batch, const S* x, S* y) { swin_block(*b, batch, x, y); } \
+    extern "C" void patch_merging_##name(const PatchMerging<S>* m, int batch, const S* x, S* y) { patch_merging(*m, batch, x, y); }
 EXPORT(float32, float)
 EXPORT(bfloat16, Bfloat16)

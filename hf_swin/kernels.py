@@ -87,14 +87,14 @@ def prepared(
 ) -> Callable[..., None]:
     """Returns a function of the library for a type of numbers, given what stays: a row of integers, memory of tensors.
 
-    It is called with the tensors that change, whose memory is what the function takes after that row.
+    It is called with what changes: integers, and tensors, of which the function takes the memory.
     """
     function = getattr(library(), f"{name}_{DTYPES[dtype]}")
     places = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
     row = (ctypes.c_int64 * (len(sizes) + len(places)))(*sizes, *places)
 
-    def run(*changing: torch.Tensor | None) -> None:
-        function(row, *[None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in changing])
+    def run(*changing: int | torch.Tensor | None) -> None:
+        function(row, *[ctypes.c_void_p(x.data_ptr()) if isinstance(x, torch.Tensor) else x for x in changing])
 
     run.holds = tensors  # or their memory would be given to others
     return run

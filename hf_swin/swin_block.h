@@ -28,7 +28,7 @@ struct Norm {
     const float *gain, *offset, *epsilon;
 };
 
-// What Python sends, in this order: numbers, then the places of tensors.
+// What Python sends, in this order: numbers, then the places of tensors. How many images there are comes with them.
 template <typename S>
 struct SwinBlock {
     Geometry geometry;
@@ -40,7 +40,7 @@ struct SwinBlock {
 
 template <typename S>
 struct PatchMerging {
-    int64_t batch, height, width, channels, threads;
+    int64_t height, width, channels, threads;
     Packed<S> reduction;
     Norm norm;
 };
@@ -65,8 +65,9 @@ static void add_normalized(const Norm& norm, int64_t rows, int64_t columns, int6
 
 // From x to y, which may be the same place.
 template <typename S>
-static void swin_block(const SwinBlock<S>& b, const S* x, S* y) {
-    const Geometry& g = b.geometry;
+static void swin_block(const SwinBlock<S>& b, int64_t batch, const S* x, S* y) {
+    Geometry g = b.geometry;
+    g.batch = batch;
     const int64_t rows = g.batch * g.height * g.width, channels = g.heads * g.head_dim, threads = g.threads;
     const Layer<S> projections{channels, 3 * channels, NONE, b.projections}, output{channels, channels, NONE, b.output};
     const Layer<S> first{channels, b.intermediate, b.activation, b.first}, second{b.intermediate, channels, NONE, b.second};
@@ -89,8 +90,8 @@ static void swin_block(const SwinBlock<S>& b, const S* x, S* y) {
 
 // Four neighbours become one token, the left column first, each from the top; sides are even.
 template <typename S>
-static void patch_merging(const PatchMerging<S>& m, const S* x, S* y) {
-    const int64_t height = m.height / 2, width = m.width / 2, rows = m.batch * height * width, wide = 4 * m.channels;
+static void patch_merging(const PatchMerging<S>& m, int64_t batch, const S* x, S* y) {
+    const int64_t height = m.height / 2, width = m.width / 2, rows = batch * height * width, wide = 4 * m.channels;
     static thread_local std::vector<S> memory;
     S* merged = enough(memory, rows * wide);
 #pragma omp parallel for num_threads(m.threads) schedule(static)

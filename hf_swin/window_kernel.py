@@ -21,6 +21,7 @@ neither scores nor weights are kept for the backward pass.
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import AttentionInterface
 
@@ -81,8 +82,8 @@ def mixed_in_windows(
     return output
 
 
-# The same as an operator: autograd differentiates it, compilers leave it as it is. Each call costs Python half a
-# millisecond, which inference does without.
+# The same as an operator, which compilers leave as it is. Each call costs Python half a millisecond, which others do
+# without.
 window_attention = torch.library.custom_op("hf_swin::window_attention", mixed_in_windows, mutates_args=())
 
 
@@ -91,8 +92,7 @@ def _(query, key, value, bias, scale, layout, cosine):
     return query.new_empty(query.shape)
 
 
-@torch.library.custom_op("hf_swin::window_attention_backward", mutates_args=())
-def window_attention_backward(
+def gradients_in_windows(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -102,7 +102,7 @@ def window_attention_backward(
     layout: list[int],
     cosine: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns the gradients of query, key, value, bias and scale, given that of what `window_attention` returned."""
+    """Returns the gradients of query, key, value, bias and scale, given that of what `mixed_in_windows` returned."""
     query, key, value, change = query.contiguous(), key.contiguous(), value.contiguous(), change.contiguous()
     wide = by_key(bias)
     gradients = [torch.empty_like(query) for _ in range(3)]
@@ -118,6 +118,11 @@ def window_attention_backward(
     )
 
 
+window_attention_backward = torch.library.custom_op("hf_swin::window_attention_backward", mutates_args=())(
+    gradients_in_windows
+)
+
+
 @window_attention_backward.register_fake
 def _(query, key, value, bias, scale, change, layout, cosine):
     return tuple(torch.empty_like(tensor) for tensor in (query, key, value, bias, scale))
@@ -128,11 +133,23 @@ def _keep(ctx, inputs, output):
     ctx.save_for_backward(*tensors)
 
 
-def _gradients(ctx, change):
-    return *window_attention_backward(*ctx.saved_tensors, change, ctx.layout, ctx.cosine), None, None
+def _gradients(ctx, change, function=window_attention_backward):
+    return *function(*ctx.saved_tensors, change, ctx.layout, ctx.cosine), None, None
 
 
 window_attention.register_autograd(_gradients, setup_context=_keep)
+
+
+class MixedInWindows(torch.autograd.Function):
+    """`mixed_in_windows` with a gradient, outside compilers."""
+
+    forward = staticmethod(mixed_in_windows)
+    setup_context = staticmethod(_keep)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, change):
+        return _gradients(ctx, change, gradients_in_windows)
 
 
 def is_cosine(attention: nn.Module) -> bool:
@@ -170,8 +187,8 @@ class WindowKernel:
     ) -> torch.Tensor:
         """Returns the mixed values (B, H, W, C) of queries, keys and values on a grid of whole windows."""
         bias_ATT, scale_A = module.position_bias(layout.window), scale_of_heads(module)
-        an_operator = torch.compiler.is_compiling() or torch.is_grad_enabled()
-        function = window_attention if an_operator else mixed_in_windows
+        traced = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+        function = window_attention if traced else MixedInWindows.apply if torch.is_grad_enabled() else mixed_in_windows
         return function(query, key, value, bias_ATT, scale_A, [*layout.window, *layout.shift], is_cosine(module))
 
 

@@ -25,21 +25,6 @@
 
 #include "vectors.h"
 
-// What is multiplied at once: a number, or two neighbours where the processor has one instruction for the sum of both
-// products. Elsewhere bfloat16 is multiplied as float32.
-template <typename S>
-struct StepOf { typedef float type; };
-static inline void add_product(Floats& sum, const float* x, const float* weights) { sum += *x * at(weights); }
-#ifdef __AVX512BF16__
-struct Pair { uint16_t first, second; };
-template <>
-struct StepOf<Bfloat16> { typedef Pair type; };
-static inline void add_product(Floats& sum, const Pair* x, const Pair* weights) {
-    int32_t both;
-    std::memcpy(&both, x, sizeof both);
-    sum = Floats(_mm512_dpbf16_ps(__m512(sum), __m512bh(_mm512_set1_epi32(both)), __m512bh(_mm512_loadu_si512(weights))));
-}
-#endif
 // How many neighbours in bfloat16: Python packs weights (columns, inner) as (panels, steps, columns of a panel, so many).
 extern "C" const int64_t linear_neighbours = std::is_same_v<StepOf<Bfloat16>::type, float> ? 1 : 2;
 

@@ -24,6 +24,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -63,15 +64,16 @@ static inline Floats load(const Bfloat16* numbers) {
     return reinterpret_cast<Floats>(__builtin_convertvector(*reinterpret_cast<const Halves*>(numbers), Ints) << 16);
 }
 
-static inline void store(float* numbers, Floats x) { at(numbers) = x; }
-static inline void store(Bfloat16* numbers, Floats x) {
+static inline Halves rounded(Floats x) {
 #ifdef __AVX512BF16__
-    *reinterpret_cast<Halves*>(numbers) = Halves(_mm512_cvtneps_pbh(__m512(x)));
+    return Halves(_mm512_cvtneps_pbh(__m512(x)));
 #else
     const Ints bits = reinterpret_cast<Ints>(x);
-    *reinterpret_cast<Halves*>(numbers) = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16 & 0xffff, Halves);
+    return __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16 & 0xffff, Halves);
 #endif
 }
+static inline void store(float* numbers, Floats x) { at(numbers) = x; }
+static inline void store(Bfloat16* numbers, Floats x) { *reinterpret_cast<Halves*>(numbers) = rounded(x); }
 
 // target = numbers, or numbers + addend if that is not null, from one type to another.
 template <typename S, typename T>
@@ -83,6 +85,25 @@ static inline void copy(const S* numbers, int64_t count, T* target, const T* add
     }
     for (; i < count; ++i) put(target[i], addend ? to_float(addend[i]) + to_float(numbers[i]) : to_float(numbers[i]));
 }
+
+// What is multiplied at once: a number, or two neighbours where the processor has one instruction for the sum of both
+// products. Elsewhere bfloat16 is multiplied as float32.
+template <typename S>
+struct StepOf { typedef float type; };
+static inline void add_product(Floats& sum, const float* x, const float* weights) { sum += *x * at(weights); }
+#ifdef __AVX512BF16__
+struct Pair { uint16_t first, second; };
+template <>
+struct StepOf<Bfloat16> { typedef Pair type; };
+static inline void add_product(Floats& sum, const Pair* x, const Pair* weights) {
+    int32_t both;
+    std::memcpy(&both, x, sizeof both);
+    sum = Floats(_mm512_dpbf16_ps(__m512(sum), __m512bh(_mm512_set1_epi32(both)), __m512bh(_mm512_loadu_si512(weights))));
+}
+static inline void store_pairs(Pair* pairs, Halves first, Halves second) {
+    *reinterpret_cast<Ints*>(pairs) = __builtin_convertvector(first, Ints) | __builtin_convertvector(second, Ints) << 16;
+}
+#endif
 
 // A square with its rows as columns: neighbours trade places, then pairs, then fours.
 static inline void transpose(Floats* square) {

@@ -48,42 +48,43 @@ static inline float dot(const float* a, const float* b, int length) {
 }
 
 // A matrix in memory: where it starts, and how far apart its rows and its columns are.
+template <typename W>
 struct Matrix {
-    float* start;
+    const W* start;
     int row, column = 1;
     Matrix transposed() const { return {start, column, row}; }
 };
 
-// A tile of C = A B that stays in registers; A is read one number at a time, so that any strides will do.
-template <int rows, int vectors>
-static inline void tile(int depth, const float* a, int a_row, int a_column, const float* b, int b_row, float* c, int c_row) {
+// A tile of C = A B that stays in registers; A is read one step at a time, so that any strides will do.
+template <int rows, int vectors, typename W>
+static inline void tile(int depth, Matrix<W> a, const W* b, int b_row, float* c, int c_row) {
     Floats sums[rows][vectors] = {};
     for (int k = 0; k < depth; ++k) {
 #pragma GCC unroll 8
         for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 8
-            for (int v = 0; v < vectors; ++v) sums[r][v] += a[r * a_row + k * a_column] * at(b + k * b_row + v * LANES);
+            for (int v = 0; v < vectors; ++v)
+                add_product(sums[r][v], a.start + r * a.row + k * a.column, b + k * b_row + v * LANES);
     }
     for (int r = 0; r < rows; ++r)
         for (int v = 0; v < vectors; ++v) at(c + r * c_row + v * LANES) = sums[r][v];
 }
 
-template <int vectors>
-static void column_of_tiles(int m, int depth, Matrix a, const float* b, int b_row, float* c, int c_row) {
+template <int vectors, typename W>
+static void column_of_tiles(int m, int depth, Matrix<W> a, const W* b, int b_row, float* c, int c_row) {
     int r = 0;
-    for (; r + ROWS <= m; r += ROWS)
-        tile<ROWS, vectors>(depth, a.start + r * a.row, a.row, a.column, b, b_row, c + r * c_row, c_row);
-    for (; r < m; ++r) tile<1, vectors>(depth, a.start + r * a.row, a.row, a.column, b, b_row, c + r * c_row, c_row);
+    for (; r + ROWS <= m; r += ROWS, a.start += ROWS * a.row) tile<ROWS, vectors>(depth, a, b, b_row, c + r * c_row, c_row);
+    for (; r < m; ++r, a.start += a.row) tile<1, vectors>(depth, a, b, b_row, c + r * c_row, c_row);
 }
 
-// C (m, n) = A (m, depth) B (depth, n); n is a whole number of vectors.
-static void multiply(int m, int n, int depth, Matrix a, Matrix b, Matrix c) {
+// C (m, n) = A (m, depth) B (depth, n), depth in steps; n is a whole number of vectors.
+template <typename W>
+static void multiply(int m, int n, int depth, Matrix<W> a, Matrix<W> b, float* c, int c_row) {
     int j = 0;
     for (; j + VECTORS * LANES <= n; j += VECTORS * LANES)
-        column_of_tiles<VECTORS>(m, depth, a, b.start + j, b.row, c.start + j, c.row);
-    for (; j + 2 * LANES <= n; j += 2 * LANES)
-        column_of_tiles<2>(m, depth, a, b.start + j, b.row, c.start + j, c.row);
-    if (j < n) column_of_tiles<1>(m, depth, a, b.start + j, b.row, c.start + j, c.row);
+        column_of_tiles<VECTORS>(m, depth, a, b.start + j, b.row, c + j, c_row);
+    for (; j + 2 * LANES <= n; j += 2 * LANES) column_of_tiles<2>(m, depth, a, b.start + j, b.row, c + j, c_row);
+    if (j < n) column_of_tiles<1>(m, depth, a, b.start + j, b.row, c + j, c_row);
 }
 
 // What Python sends, in this order.
@@ -110,7 +111,7 @@ struct Window {
 
     explicit Window(const Geometry& geometry)
         : g(geometry), T(g.tokens()), P(whole_vectors(T)), D(whole_vectors(g.head_dim)), token(T), region(P), q(T * D),
-          k(T * D), v(T * D), flipped(D * P), weights(T * P), answer(T * D), q_length(T), k_length(T) {}
+          k(T * D), v(T * D), flipped(std::max(D, T) * P), weights(T * P), answer(T * D), q_length(T), k_length(T) {}
 
     // Finds the tokens of a window on the grid, and the region of each: the roll leaves up to two runs on each axis.
     void place(int64_t number) {
@@ -157,19 +158,19 @@ struct Window {
         }
     }
 
-    // Rows (T, D) as columns (D, P); what stands beyond the last token is of no account.
-    void flip(const std::vector<float>& rows) {
+    // Rows (T, width) as columns (width, P), of numbers or pairs of them.
+    void flip(const std::vector<float>& rows, int width) {
         for (int t = 0; t < P; t += LANES)
-            for (int d = 0; d < D; d += LANES) {
+            for (int d = 0; d < width; d += LANES) {
                 Floats square[LANES] = {};
-                for (int i = 0; i < std::min(LANES, T - t); ++i) square[i] = at(rows.data() + (t + i) * D + d);
+                for (int i = 0; i < std::min(LANES, T - t); ++i) square[i] = at(rows.data() + (t + i) * width + d);
                 transpose(square);
                 for (int i = 0; i < LANES; ++i) at(flipped.data() + (d + i) * P + t) = square[i];
             }
     }
 
-    Matrix tokens(std::vector<float>& rows) const { return {rows.data(), D}; }
-    Matrix pairs(std::vector<float>& rows) const { return {rows.data(), P}; }
+    Matrix<float> tokens(const std::vector<float>& rows) const { return {rows.data(), D}; }
+    Matrix<float> queries(const std::vector<float>& columns) const { return {columns.data(), P}; }
 
     // weights = softmax(q kT scale + bias), one row for each key, so that the softmax goes down the columns and many
     // queries take each step together; without the pairs that the roll brought together. The bias has that order, too.
@@ -182,8 +183,12 @@ struct Window {
             normalize(q, q_length);
             normalize(k, k_length);
         }
-        flip(q);
-        multiply(T, P, D, tokens(k), pairs(flipped), pairs(weights));
+        flip(q, D);
+        multiply(T, P, D, tokens(k), queries(flipped), weights.data(), P);
+        softmax(bias, scale, head);
+    }
+
+    void softmax(const float* bias, const float* scale, int64_t head) {
         for (int i = 0; i < P; i += LANES) softmax(weights.data() + i, bias + head * T * P + i, scale[head], region.data() + i);
     }
 
@@ -201,6 +206,46 @@ struct Window {
     }
 };
 
+// The mixed values of a head of a window.
+template <typename S>
+static void mix(Window& w, const S* query, const S* key, const S* value, const float* bias, const float* scale, int64_t head) {
+    w.attend(query, key, value, bias, scale, head);
+    multiply(w.T, w.D, w.T, w.queries(w.weights).transposed(), w.tokens(w.v), w.answer.data(), w.D);
+}
+
+#ifdef __AVX512BF16__
+// The same with numbers as they come, two at a time; cosines want more than eight bits.
+static void mix(Window& w, const Bfloat16* query, const Bfloat16* key, const Bfloat16* value, const float* bias,
+                const float* scale, int64_t head) {
+    if (w.g.cosine || w.g.head_dim % (2 * LANES)) return mix<Bfloat16>(w, query, key, value, bias, scale, head);
+    const int T = w.T, P = w.P, D = w.D, half = D / 2, together = (T + 1) / 2;
+    const auto rows = [&](const Bfloat16* source, std::vector<float>& target) {
+        for (int t = 0; t < T; ++t)
+            std::memcpy(target.data() + t * half, source + w.token[t] * w.g.token_stride + head * D, D * sizeof(Bfloat16));
+    };
+    const auto pairs = [](std::vector<float>& memory) { return reinterpret_cast<Pair*>(memory.data()); };
+    rows(query, w.q);
+    rows(key, w.k);
+    w.flip(w.q, half);
+    multiply<Pair>(T, P, half, {pairs(w.k), half}, {pairs(w.flipped), P}, w.weights.data(), P);
+    w.softmax(bias, scale, head);
+    // Weights and values of two keys side by side; an odd last one is by itself.
+    for (int j = 0; j < together; ++j) {
+        const bool both = 2 * j + 1 < T;
+        const Bfloat16* v[2];
+        for (int i = 0; i < 2; ++i) v[i] = value + w.token[std::min(2 * j + i, T - 1)] * w.g.token_stride + head * D;
+        for (int i = 0; i < P; i += LANES) {
+            const float* weights = w.weights.data() + 2 * j * P + i;
+            store_pairs(pairs(w.flipped) + j * P + i, rounded(at(weights)), both ? rounded(at(weights + P)) : Halves{});
+        }
+        for (int d = 0; d < D; d += LANES)
+            store_pairs(pairs(w.v) + j * D + d, *reinterpret_cast<const Halves*>(v[0] + d),
+                        *reinterpret_cast<const Halves*>(v[1] + d));
+    }
+    multiply<Pair>(T, D, together, {pairs(w.flipped), 1, P}, {pairs(w.v), D}, w.answer.data(), D);
+}
+#endif
+
 template <typename S>
 static void forward(const Geometry& g, const S* query, const S* key, const S* value, const float* bias, const float* scale,
                     S* output) {
@@ -211,8 +256,7 @@ static void forward(const Geometry& g, const S* query, const S* key, const S* va
         for (int64_t task = 0; task < g.tasks(); ++task) {
             int64_t head = task % g.heads;
             w.place(task / g.heads);
-            w.attend(query, key, value, bias, scale, head);
-            multiply(w.T, w.D, w.T, w.pairs(w.weights).transposed(), w.tokens(w.v), w.tokens(w.answer));
+            mix(w, query, key, value, bias, scale, head);
             w.write(w.answer, g.heads * g.head_dim, head, output);
         }
     }
@@ -234,10 +278,10 @@ static void backward(const Geometry& g, const S* query, const S* key, const S* v
             w.place(task / g.heads);
             w.attend(query, key, value, bias, scale, head);
             w.read(d_output, g.heads * g.head_dim, head, d_answer);
-            multiply(T, D, T, w.pairs(w.weights), w.tokens(d_answer), w.tokens(d_rows));
+            multiply(T, D, T, w.queries(w.weights), w.tokens(d_answer), d_rows.data(), D);
             w.write(d_rows, g.token_stride, head, d_value);
-            w.flip(d_answer);
-            multiply(T, P, D, w.tokens(w.v), w.pairs(w.flipped), w.pairs(d_scores));
+            w.flip(d_answer, D);
+            multiply(T, P, D, w.tokens(w.v), w.queries(w.flipped), d_scores.data(), P);
             for (int i = 0; i < P; i += LANES) {
                 Floats mean = {};
                 for (int j = i; j < T * P; j += P) mean += at(d_scores.data() + j) * at(w.weights.data() + j);
@@ -247,13 +291,13 @@ static void backward(const Geometry& g, const S* query, const S* key, const S* v
                     at(d_scores.data() + j) = change * scale[head];
                 }
             }
-            multiply(T, D, T, w.pairs(d_scores).transposed(), w.tokens(w.k), w.tokens(d_rows));
+            multiply(T, D, T, w.queries(d_scores).transposed(), w.tokens(w.k), d_rows.data(), D);
             if (g.cosine) {
                 d_scale[thread * g.heads + head] += dot(d_rows.data(), w.q.data(), T * D) / scale[head];
                 w.denormalize(d_rows, w.q, w.q_length);
             }
             w.write(d_rows, g.token_stride, head, d_query);
-            multiply(T, D, T, w.pairs(d_scores), w.tokens(w.q), w.tokens(d_rows));
+            multiply(T, D, T, w.queries(d_scores), w.tokens(w.q), d_rows.data(), D);
             if (g.cosine) w.denormalize(d_rows, w.k, w.k_length);
             w.write(d_rows, g.token_stride, head, d_key);
         }

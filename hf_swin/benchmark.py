@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,11 +28,13 @@ from .errors import UserError, errors_in_one_sentence, one_line
 
 
 if TYPE_CHECKING:
+    import torch
+
     from .benchmark_report import Report
     from .benchmark_rounds import Result, Settings
     from .benchmark_variants import Case
 
-ROUNDS, QUICK_ROUNDS = 9, 5
+ROUNDS, QUICK_ROUNDS = 7, 5
 START_ROUNDS = 7
 # The model that start-up and other sizes are asked of.
 BESIDE = "swin-t"
@@ -64,11 +66,11 @@ QUICK = (
 # Compiling takes one to two minutes for each case and variant: it is measured where it matters most.
 FULL = (
     Plan(modes=("inference",), batches=("1",), variants=(PLAIN, "hf_swin optimized compiled", "transformers compiled")),
-    Plan(modes=("inference",), batches=("8",)),
+    Plan(modes=("inference",), batches=("8",), memory=False),
     Plan(modes=("training",), batches=("8",)),
-    Plan(models=("vit-b16",), modes=("inference",), batches=("1",)),
-    Plan(models=("vit-b16",), modes=("training",), dtypes=("float32",), batches=("1",)),
-    Plan(models=("swin-v2-t",), modes=("inference",), batches=("1",)),
+    Plan(models=("vit-b16",), modes=("inference",), batches=("1",), memory=False),
+    Plan(models=("vit-b16",), modes=("training",), dtypes=("float32",), batches=("1",), memory=False),
+    Plan(models=("swin-v2-t",), modes=("inference",), batches=("1",), memory=False),
     Plan(
         modes=("inference",),
         dtypes=("float32",),
@@ -105,8 +107,19 @@ def bench(
         chosen = {name: _split(text) for name, text in lists.items() if text is not None}
         plans = (Plan(**chosen),) if chosen else QUICK if quick else FULL
         settings = _settings(device, threads, rounds or (QUICK_ROUNDS if quick else ROUNDS), reference)
+        plans = plans if chosen else _without_emulation(plans, settings.device)
         # Start-up and other sizes are questions of their own, which a choice of cases does not ask.
         run(plans, settings, out, beside=not (chosen or quick))
+
+
+def _without_emulation(plans: Iterable[Plan], device: "torch.device") -> list[Plan]:
+    """Leave out dtypes that the device only emulates, which takes long and tells nothing; say so."""
+    from .benchmark_measures import computes
+
+    left_out = sorted({dtype for plan in plans for dtype in plan.dtypes if not computes(dtype, device)})
+    if left_out:
+        typer.echo(f"{', '.join(left_out)}: left out, this processor has no such products (--dtypes measures them).")
+    return [replace(plan, dtypes=tuple(dtype for dtype in plan.dtypes if dtype not in left_out)) for plan in plans]
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -36,11 +36,14 @@ import hf_swin
 
 from .benchmark_variants import Case, build, config_of
 from .complexity import on_meta
+from .kernels import cpu_flags
 
 
 LIBRARIES = ("torch", "transformers", "timm", "torchvision", "onnxruntime", "openvino", "torchao")
 # What tells fast matrix products from slow ones, by the names of Linux.
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
+# Those that tell of products in bfloat16; a processor without them takes several times as long for one as in float32.
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 # Shapes (rows, inner, columns) among which the fastest product is looked for: squares, and tall ones as layers have.
 PRODUCTS = ((1024, 1024, 1024), (2048, 2048, 2048), (3072, 3072, 3072), (3136, 768, 3072), (12544, 384, 1536))
 # How long the fastest product is measured, and how long the search for it may try a shape, in seconds.
@@ -189,6 +192,11 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[name] = None
     return found
+
+
+def computes(dtype: str, device: torch.device) -> bool:
+    """Return whether a device has products of a dtype; a CPU may only emulate those of bfloat16."""
+    return dtype != "bfloat16" or device.type != "cpu" or any(flag in cpu_flags().split() for flag in BFLOAT16)
 
 
 def machine(device: torch.device, threads: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ BOUNDS = {"float32": 1e-4, "bfloat16": 5e-2}
 # A turn lasts so many seconds, in as many calls as that takes, after one that brings the weights back into the caches.
 TURN = 0.2
 # Rounds end early after so many seconds, but not before there are so many.
-LONGEST, FEWEST = 150, 3
+LONGEST, FEWEST = 90, 3
 
 Say = Callable[[str], None]
 

@@ -187,6 +187,9 @@ class FastProjections(FastLinear):
     def layers(self) -> tuple[nn.Module, ...]:
         return self.module.q_proj, self.module.k_proj, self.module.v_proj
 
+    def fits(self, *args: Any, **kwargs: Any) -> bool:
+        return super().fits() and untouched(*self.layers)
+
     def fast(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return super().fast(x).chunk(3, dim=-1)
 
@@ -197,6 +200,9 @@ class FastMLP(FastLinear):
     @property
     def layers(self) -> tuple[nn.Module, ...]:
         return (self.module.fc1,)
+
+    def fits(self, *args: Any, **kwargs: Any) -> bool:
+        return super().fits() and untouched(self.module)
 
     def fast(self, x: torch.Tensor) -> torch.Tensor:
         return self.module.fc2(super().fast(x))

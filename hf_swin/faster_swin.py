@@ -120,7 +120,7 @@ class FastSwinBlock(FastWay):
         parameters = parameters_of(*norms, *layers, attention)
         if is_cosine(attention):
             parameters += attention.continuous_position_bias.parameters()
-        return self.kernel(parameters, layout, torch.get_num_threads())
+        return self.kernel(parameters, layout, x.shape[-1], torch.get_num_threads())
 
     def fast(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
         kernel = self.look(x, **kwargs)
@@ -145,14 +145,20 @@ class FastSwinBlock(FastWay):
         ends = [part for norm in after for part in tensors_of(norm)]
         return tensors, ends or [None] * 6
 
-    def prepare(self, layout: WindowLayout, threads: int) -> Callable[..., None]:
-        attention, layers = self.module.attention, self.layers()
+    def prepare(self, layout: WindowLayout, channels: int, threads: int) -> Callable[..., None] | None:
+        attention, layers, hidden = self.module.attention, self.layers(), self.module.mlp.fc1.out_features
+        bias = attention.position_bias(layout.window)
+        # The kernel reads as much memory as it is told, so that PyTorch shall complain of what does not go together.
+        shapes = [(channels, channels)] * 4 + [(hidden, channels), (channels, hidden)]
+        heads = len(bias) == attention.num_heads and attention.num_heads * attention.head_dim == channels
+        if not heads or [tuple(layer.weight.shape) for layer in layers] != shapes:
+            return None
         packed, norms = self.packed(parameters_of(self.module.attention_norm, self.module.mlp_norm, *layers))
-        shape = (0, *layout.grid, attention.o_proj.out_features)  # of as many images as there will be
+        shape = (0, *layout.grid, channels)  # of as many images as there will be
         windows = [*layout.window, *layout.shift]
-        sizes = geometry(shape, windows, attention.num_heads, 3 * shape[-1], is_cosine(attention))
-        sizes += [self.module.mlp.fc1.out_features, KERNEL.activations[self.activation]]
-        scores = [by_key(attention.position_bias(layout.window)), scale_of_heads(attention).float()]
+        sizes = geometry(shape, windows, attention.num_heads, 3 * channels, is_cosine(attention))
+        sizes += [hidden, KERNEL.activations[self.activation]]
+        scores = [by_key(bias), scale_of_heads(attention).float()]
         return prepared("swin_block", layers[0].weight.dtype, sizes, [*packed, *scores, *norms])
 
 
@@ -170,6 +176,8 @@ class FastMerging(FastWay):
         if not (even and type(norm) is nn.LayerNorm and suits(x, reduction) and untouched(self.module)):
             return None
         kernel = self.kernel(parameters_of(norm, reduction), *x.shape[1:], torch.get_num_threads())
+        if kernel is None:
+            return None
         shape = merged_shape(x.shape)
 
         def run(x: torch.Tensor) -> torch.Tensor:
@@ -182,12 +190,14 @@ class FastMerging(FastWay):
     def fast(self, x: torch.Tensor) -> torch.Tensor:
         return (self.look(x) or self.ordinary)(x)
 
-    def prepare(self, *sizes: int) -> Callable[..., None]:
+    def prepare(self, height: int, width: int, channels: int, threads: int) -> Callable[..., None] | None:
         norm, reduction = self.module.norm, self.module.reduction
+        if tuple(reduction.weight.shape) != (2 * channels, 4 * channels):
+            return None
         pre = isinstance(self.module, PatchMerging)
         packed = packed_layers(reduction, norm=norm if pre else None)[:3]
         after = [None] * 3 if pre else tensors_of(norm)
-        return prepared("patch_merging", reduction.weight.dtype, [*sizes], [*packed, *after])
+        return prepared("patch_merging", reduction.weight.dtype, [height, width, channels, threads], [*packed, *after])
 
 
 class FastStage(FastWay):
@@ -246,14 +256,14 @@ class FastEncoder(FastWay):
     def fits(self, x: torch.Tensor, **kwargs) -> bool:
         config = self.module.config
         wishes = [kwargs.get(name, getattr(config, name)) for name in ("output_hidden_states", "output_attentions")]
-        return wishes == [False, False] and [stage.module for stage in self.stages] == list(self.module.stages)
+        return not any(wishes) and [stage.module for stage in self.stages] == list(self.module.stages)
 
-    def fast(self, x: torch.Tensor, return_dict: bool = True, **kwargs) -> BaseModelOutput:
+    def fast(self, x: torch.Tensor, **kwargs) -> BaseModelOutput:
         tokens, runs = Tokens(x.shape, x.dtype, x.device), []
         for stage in self.stages:
             run = stage.look(tokens, **kwargs) if untouched(stage.module) else None
             if run is None:
-                return self.ordinary(x, return_dict=return_dict, **kwargs)
+                return self.ordinary(x, **kwargs)
             runs.append(run)
             tokens = tokens._replace(shape=merged_shape(tokens.shape))
         for run in runs:

@@ -48,15 +48,14 @@ def optimize(
     """Returns the model itself with a faster way to the same answers, in evaluation mode or ready to be trained.
 
     For inference, that way is taken under `torch.inference_mode()` or `torch.no_grad()`; with gradients all is as
-    before. On a CPU the layers take packed weights, and norms and residuals with them, Swin's attention a kernel of its
-    own, and Swin's blocks a few images, or rows of windows, at a time. `dtype` is the type the model is moved to first.
-    `compile` leaves all but that kernel to torch.compile: a minute at the first call, and less time at batches of one
-    image. `int8` quantises the linear layers (torchao, dynamic activations), for answers that are no longer equal, and
-    alone changes the state.
+    before. On a CPU the layers take packed weights, and norms and residuals with them; a block of Swin is one kernel,
+    for a few images, or rows of windows, at a time. `dtype` is the type the model is moved to first. `compile` leaves
+    all but the kernel for windows to torch.compile, for a minute at the first call. `int8` quantises the linear layers
+    (torchao, dynamic activations), for answers that are no longer equal, and alone changes the state.
 
-    For training, the kernel has gradients, and what follows the first layer of an MLP is made again in the backward
-    pass, which saves a sixth of the memory. Raises UserError for a model of another package, for int8 without torchao
-    and for options that do not go together.
+    For training, the kernel for windows has gradients, and what follows the first layer of an MLP is made again in the
+    backward pass, which saves a tenth of the memory at eight images. Raises UserError for a model of another package,
+    for int8 without torchao and for options that do not go together.
     """
     if not any(isinstance(module, SelfAttention) for module in model.modules()):
         raise UserError(f"{type(model).__name__} is no model of hf_swin: open it by the classes of this package.")

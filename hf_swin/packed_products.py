@@ -60,7 +60,8 @@ class KernelProducts:
         filled = F.pad(weight, (0, -inner % together, 0, -columns % width))
         panels = filled.unflatten(0, (-1, width)).unflatten(2, (-1, together)).transpose(1, 2).contiguous()
         bias = F.pad(bias.float(), (0, -columns % width))
-        return panels if together > 1 else panels.float(), bias, epsilon and torch.tensor(epsilon), columns
+        epsilon = None if epsilon is None else torch.tensor(epsilon)
+        return panels if together > 1 else panels.float(), bias, epsilon, (weight.dtype, inner, columns)
 
     def together(self, dtype: torch.dtype) -> int:
         """Returns how many neighbours of a type are multiplied at once."""
@@ -69,8 +70,10 @@ class KernelProducts:
     def multiply(
         self, x: torch.Tensor, packed: tuple, activation: str | None = None, residual: torch.Tensor | None = None
     ) -> torch.Tensor:
-        x, (*operands, columns) = x.contiguous(), packed
-        *tokens, inner = x.shape
+        x, (*operands, (dtype, inner, columns)) = x.contiguous(), packed
+        *tokens, given = x.shape
+        if (x.dtype, given) != (dtype, inner):  # the kernel would read on beyond the one or the other
+            raise ValueError(f"A layer that takes {inner} numbers of {dtype} was given {given} of {x.dtype}.")
         y = x.new_empty(*tokens, columns)
         sizes = [y.numel() // columns, inner, columns, self.activations[activation], torch.get_num_threads()]
         residual = residual if residual is None else residual.contiguous()

@@ -130,7 +130,14 @@ def block(model):
     return model.base_model.stages[1].blocks[0]
 
 
+def wider(model):
+    torch.manual_seed(0)
+    mlp = block(model).mlp
+    mlp.fc1, mlp.fc2 = nn.Linear(mlp.fc1.in_features, 200), nn.Linear(200, mlp.fc2.out_features)
+
+
 CHANGES = {
+    "a wider MLP": wider,
     "a hook": lambda model: block(model).mlp.fc1.register_forward_hook(lambda module, args, output: 2 * output),
     "a hook before": lambda model: block(model).register_forward_pre_hook(lambda module, args: (args[0] ** 2,)),
     "a hook of a stage": lambda model: model.base_model.stages[0].register_forward_hook(
@@ -165,6 +172,16 @@ def test_a_change_after_optimize_has_its_effect(family, change):
     expected = logits(model, x)
     assert_close(logits(fast, x), expected, 5e-6)
     assert change == "other attention" or relative_error(before, expected) > 1e-4, "the change has an effect at all"
+
+
+@pytest.mark.parametrize("name", ["attention.q_proj", "attention.o_proj", "mlp.fc1", "mlp.fc2"])
+@pytest.mark.parametrize("family", SWINS)
+def test_layers_that_do_not_fit_are_pytorch_s_to_refuse(family, name):
+    _, fast = both(family)
+    layer = block(fast).get_submodule(name)
+    block(fast).set_submodule(name, nn.Linear(layer.in_features, layer.out_features - 1))
+    with pytest.raises((RuntimeError, ValueError)):
+        logits(fast, pixels(64))
 
 
 @pytest.mark.parametrize("name", ["attention.dropout", "mlp.dropout", "drop_path"])

@@ -7,7 +7,7 @@ import torch
 
 from hf_swin.optimization import optimize
 
-from compare import assert_close
+from compare import answers_and_gradients, assert_close, assert_train_alike
 from tiny import FAMILIES, model_of, pixels
 
 
@@ -16,24 +16,8 @@ def both(family, **overrides):
     return optimize(copy.deepcopy(model), training=True), model
 
 
-def gradients(model, x):
-    x = x.clone().requires_grad_(True)
-    outputs = model(x, output_hidden_states=True)
-    generator = torch.Generator().manual_seed(1)
-    tensors = [outputs.logits, *outputs.hidden_states]
-    sum((tensor * torch.randn(tensor.shape, generator=generator)).mean() for tensor in tensors).backward()
-    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    # The softmax does not change if all keys move together, so that the gradient of their bias is nothing but rounding.
-    found = {name: gradient for name, gradient in found.items() if not name.endswith("k_proj.bias")}
-    return [tensor.detach() for tensor in tensors], {"pixels": x.grad, **found}
-
-
-def assert_alike(fast, model, x, tolerance=1e-5):
-    (answers, found), (expected, wanted) = gradients(fast, x), gradients(model, x)
-    assert_close(answers, expected, tolerance, "answers")
-    assert found.keys() == wanted.keys()
-    for name, gradient in wanted.items():
-        assert_close(found[name], gradient, tolerance, name)
+def assert_alike(fast, model, x):
+    assert_train_alike(answers_and_gradients(fast, x), answers_and_gradients(model, x))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (60, 52), (32, 96)], ids=str)

@@ -96,6 +96,13 @@ def test_what_is_no_number_stays_none():
         assert KERNEL.multiply(x, packed, name).isnan().any(-1).tolist() == [False, True, False]
 
 
+@pytest.mark.skipif(not kernels.compiled(), reason="no C++ compiler")
+@pytest.mark.parametrize("x", [torch.zeros(2, 9), torch.zeros(2, 7), torch.zeros(2, 8, dtype=torch.bfloat16)])
+def test_what_does_not_fit_a_layer_is_refused(x):
+    with pytest.raises(ValueError, match="takes 8 numbers"):
+        KERNEL.multiply(x, KERNEL.pack(torch.eye(8), torch.zeros(8)))
+
+
 def test_each_processor_gets_products_that_fit_it():
     maker = products(torch.float32)
     assert maker is None or maker.fit(torch.float32)

@@ -13,7 +13,7 @@ from hf_swin.modeling_attention import FORBIDDEN
 from hf_swin.modeling_windows import WindowLayout, partition, separated, unpartition
 from hf_swin.window_kernel import mixed_in_windows, window_attention, window_attention_backward
 
-from compare import assert_close, relative_error
+from compare import answers_and_gradients, assert_close, assert_train_alike, relative_error
 from tiny import model_of, pixels
 
 
@@ -65,19 +65,9 @@ def fresh_cache(monkeypatch, tmp_path):
     kernels.library.cache_clear()
 
 
-def outputs_and_gradients(model, implementation, x):
-    """Returns logits and hidden states, and by name the gradients of the parameters and of the pixels."""
+def trained(model, implementation, x):
     model.set_attn_implementation(implementation)
-    model.zero_grad()
-    x = x.clone().requires_grad_(True)
-    outputs = model(x, output_hidden_states=True)
-    tensors = [outputs.logits, *outputs.hidden_states]
-    generator = torch.Generator().manual_seed(1)
-    sum((tensor * torch.randn(tensor.shape, generator=generator)).mean() for tensor in tensors).backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    # The softmax does not change if all keys move together, so that the gradient of their bias is nothing but rounding.
-    gradients = {name: gradient for name, gradient in gradients.items() if not name.endswith("k_proj.bias")}
-    return [tensor.detach() for tensor in tensors], {"pixels": x.grad, **gradients}
+    return answers_and_gradients(model, x)
 
 
 def inferred(model, implementation, x):
@@ -88,12 +78,7 @@ def inferred(model, implementation, x):
 
 
 def assert_agrees_with_sdpa(model, x, tolerance=1e-5):
-    outputs, gradients = outputs_and_gradients(model, "window_kernel", x)
-    expected_outputs, expected_gradients = outputs_and_gradients(model, "sdpa", x)
-    assert_close(outputs, expected_outputs, tolerance, "outputs")
-    assert gradients.keys() == expected_gradients.keys()
-    for name, gradient in gradients.items():
-        assert_close(gradient, expected_gradients[name], tolerance, name)
+    assert_train_alike(trained(model, "window_kernel", x), trained(model, "sdpa", x), tolerance)
 
 
 @pytest.mark.parametrize("family", SWINS)
@@ -138,7 +123,7 @@ def test_training_mode_is_that_of_sdpa(family, calls):
     answers = {}
     for implementation in ("window_kernel", "sdpa"):
         torch.manual_seed(3)
-        answers[implementation] = outputs_and_gradients(model, implementation, pixels(64))[0]
+        answers[implementation] = trained(model, implementation, pixels(64))[0]
     assert len(calls) == 4
     assert_close(answers["window_kernel"], answers["sdpa"])
 
@@ -284,9 +269,9 @@ def test_bfloat16_is_close_to_float32(family, calls):
 def test_gradients_under_autocast_are_finite_and_close(family, overrides, dtype):
     """With absolute positions tokens stay float32, and only the projections make them the type of autocast."""
     model, x = model_of(family, **overrides), pixels(60 if dtype == torch.bfloat16 else 64)
-    _, exact = outputs_and_gradients(model, "sdpa", x)
+    _, exact = trained(model, "sdpa", x)
     with torch.autocast("cpu", dtype=dtype):
-        _, gradients = outputs_and_gradients(model, "window_kernel", x)
+        _, gradients = trained(model, "window_kernel", x)
     for name, gradient in gradients.items():
         assert gradient.isfinite().all(), name
     assert relative_error(gradients["classifier.weight"], exact["classifier.weight"]) <= 5e-2
@@ -295,11 +280,11 @@ def test_gradients_under_autocast_are_finite_and_close(family, overrides, dtype)
 @pytest.mark.parametrize("family", SWINS)
 def test_two_threads_answer_as_one_does(family):
     model, x = model_of(family), pixels(60)
-    outputs, gradients = outputs_and_gradients(model, "window_kernel", x)
+    outputs, gradients = trained(model, "window_kernel", x)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        other_outputs, other_gradients = outputs_and_gradients(model, "window_kernel", x)
+        other_outputs, other_gradients = trained(model, "window_kernel", x)
     finally:
         torch.set_num_threads(threads)
     assert_close(other_outputs, outputs, 2e-6)
@@ -323,7 +308,7 @@ def test_two_threads_each_do_their_share():
 @pytest.mark.parametrize("family", SWINS)
 def test_a_compiler_leaves_the_kernel_as_it_is(family):
     model, x = model_of(family, depths=[1], num_heads=[2]), pixels(60)
-    outputs, gradients = outputs_and_gradients(model, "window_kernel", x)
+    outputs, gradients = trained(model, "window_kernel", x)
     torch._dynamo.reset()
     names = []
 
@@ -332,7 +317,7 @@ def test_a_compiler_leaves_the_kernel_as_it_is(family):
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
     model.forward = torch.compile(model.forward, fullgraph=True, backend=backend)
-    compiled_outputs, compiled_gradients = outputs_and_gradients(model, "window_kernel", x)
+    compiled_outputs, compiled_gradients = trained(model, "window_kernel", x)
     assert sum("hf_swin.window_attention" in name for name in names) == 1
     assert_close(compiled_outputs, outputs, 1e-6)
     for name, gradient in gradients.items():
@@ -347,7 +332,7 @@ def fallback(family, x, dtype=torch.float32, train=False, **overrides):
     answers = []
     for implementation in ("window_kernel", "sdpa"):
         torch.manual_seed(5)
-        answers.append(outputs_and_gradients(model, implementation, x.to(dtype)))
+        answers.append(trained(model, implementation, x.to(dtype)))
     return answers
 
 

@@ -23,15 +23,21 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.output_capturing import capture_outputs
 
 from .modeling_attention import eager_attention_forward
 from .modeling_blocks import MLP, PreNormBlock
-from .packed_products import products
+from .packed_products import KERNEL, products
+from .window_kernel import mixed_globally
 
 
 # The module of transformers whose hooks take hidden states and attentions out of a model.
 CAPTURING = capture_outputs.__module__
+
+
+# With more tokens than this the weights of a head leave the cache, and sdpa, which makes them bit by bit, is as fast.
+MOST_TOKENS = 640
 
 
 class Derived:
@@ -168,7 +174,7 @@ class FastPatches(FastWay):
         self.product = PackedProduct()
 
     def fits(self, *args: Any, **kwargs: Any) -> bool:
-        return products(self.module.weight.dtype) is not None
+        return self.module.kernel_size == self.module.stride and products(self.module.weight.dtype) is not None
 
     def fast(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         height, width = self.module.stride
@@ -230,13 +236,21 @@ class FastBlock(FastWay):
         return attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
 
     def fast(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
-        block, attention, mlp = self.module, self.module.attention, self.module.mlp
+        block, mlp = self.module, self.module.mlp
         *projections, o_proj = self.attention_layers
-        projected = self.projections(x, *projections, norm=block.attention_norm)
-        mixed, _ = attention.mix(*projected.chunk(3, dim=-1), **kwargs)
-        x = self.output(mixed, o_proj, residual=x)
+        projected = self.projections(x, *projections, norm=block.attention_norm).chunk(3, dim=-1)
+        x = self.output(self.mixed(*projected, **kwargs), o_proj, residual=x)
         x = self.second(self.first(x, mlp.fc1, norm=block.mlp_norm), mlp.fc2, residual=x)
         return x
+
+    def mixed(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Returns the mixed values (B, T, C), by the kernel for windows where it is faster than sdpa."""
+        attention, (batch, tokens, _) = self.module.attention, query.shape
+        enough = tokens <= MOST_TOKENS and batch * attention.num_heads >= torch.get_num_threads()
+        usual = attention.kernel(None) is sdpa_attention_forward and kwargs.get("bias_ATT") is None
+        if enough and usual and query.device.type == "cpu" and products(query.dtype) is KERNEL:
+            return mixed_globally(query, key, value, attention.num_heads, attention.scaling)
+        return attention.mix(query, key, value, **kwargs)[0]
 
 
 class LeanMLP(FastWay):

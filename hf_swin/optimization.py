@@ -16,6 +16,8 @@
 Parameters keep their names, and nothing is added to the model's state: an optimised model is saved as any other.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
@@ -33,7 +35,7 @@ from .faster_ways import (
     LeanMLP,
     plain,
 )
-from .modeling_attention import SelfAttention, WindowAttention
+from .modeling_attention import CosineWindowAttention, SelfAttention, WindowAttention
 from .modeling_blocks import MLP, PreNormBlock, SwinBlock, SwinV2Block
 from .modeling_swin import HfSwinPreTrainedModel
 
@@ -97,19 +99,14 @@ def _work_in_pieces(model: PreTrainedModel) -> None:
 
 def _pack(model: PreTrainedModel) -> None:
     activation = model.config.hidden_act
+    attentions = dict.fromkeys((SelfAttention, WindowAttention, CosineWindowAttention), FastProjections)
+    ways = {nn.Linear: FastLinear, nn.Conv2d: FastPatches, **attentions}
+    ways |= {MLP: partial(FastMLP, activation=activation), PreNormBlock: partial(FastBlock, activation=activation)}
     for module in model.modules():
-        if isinstance(module, HfSwinPreTrainedModel) and hasattr(module, "stages"):
+        if type(module) in ways:
+            ways[type(module)](module)
+        elif isinstance(module, HfSwinPreTrainedModel) and hasattr(module, "stages"):
             FastEncoder(module, [fast_stage(stage, activation) for stage in module.stages])
-        elif type(module) is PreNormBlock:
-            FastBlock(module, activation)
-        elif isinstance(module, SelfAttention):
-            FastProjections(module)
-        elif isinstance(module, MLP):
-            FastMLP(module, activation)
-        elif plain(module):
-            FastLinear(module)
-        elif type(module) is nn.Conv2d and module.kernel_size == module.stride:
-            FastPatches(module)
 
 
 def _quantize(model: PreTrainedModel) -> None:

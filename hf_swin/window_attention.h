@@ -189,13 +189,15 @@ struct Window {
     }
 
     void softmax(const float* bias, const float* scale, int64_t head) {
-        for (int i = 0; i < P; i += LANES) softmax(weights.data() + i, bias + head * T * P + i, scale[head], region.data() + i);
+        for (int i = 0; i < P; i += LANES)
+            softmax(weights.data() + i, bias ? bias + head * T * P + i : nullptr, scale[head], region.data() + i);
     }
 
     void softmax(float* column, const float* bias, float scale, const int32_t* own) const {
         Floats highest = Floats{} - INFINITY, sum = {};
         for (int j = 0; j < T; ++j) {
-            Floats scores = at(column + j * P) * scale + at(bias + j * P);
+            Floats scores = at(column + j * P) * scale;
+            if (bias) scores += at(bias + j * P);
             if (cut) scores = *reinterpret_cast<const Ints*>(own) == region[j] ? scores : scores + FORBIDDEN;
             at(column + j * P) = scores;
             highest = scores > highest ? scores : highest;

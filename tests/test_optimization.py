@@ -7,9 +7,10 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import hf_swin
-from hf_swin import faster_swin
+from hf_swin import faster_swin, faster_ways, kernels
 from hf_swin.errors import UserError
 from hf_swin.faster_swin import Piecewise, strips
 from hf_swin.faster_ways import PackedProduct
@@ -496,3 +497,26 @@ def test_a_packed_layer_is_its_product(batch):
         expected = torch.cat([layer(x) for layer in layers], dim=-1)
         assert_close(PackedProduct()(x, *layers), expected, 2e-6)
         assert_close(PackedProduct("relu")(x, *layers), expected.relu(), 2e-6)
+
+
+@pytest.mark.skipif(not kernels.compiled(), reason="no C++ compiler")
+def test_vit_mixes_few_tokens_by_the_kernel_and_many_as_it_was_told(monkeypatch):
+    calls = []
+    mixed = faster_ways.mixed_globally
+    monkeypatch.setattr(faster_ways, "mixed_globally", lambda *args: calls.append(args[0].shape) or mixed(*args))
+    model, fast = both("hf_vit")
+    assert_equal_models(fast, model, pixels(32))
+    assert len(calls) == 3
+    monkeypatch.setattr(faster_ways, "MOST_TOKENS", 16)
+    assert_equal_models(fast, model, pixels(32))  # 17 tokens
+    monkeypatch.setattr(faster_ways, "MOST_TOKENS", 640)
+    transformers.AttentionInterface.register("twice", lambda *args, **kwargs: twice(*args, **kwargs))
+    for each in (model, fast):
+        each.set_attn_implementation("twice")
+    assert_equal_models(fast, model, pixels(32))
+    assert len(calls) == 3
+
+
+def twice(*args, **kwargs):
+    mixed, weights = sdpa_attention_forward(*args, **kwargs)
+    return 2 * mixed, weights

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from hf_swin import kernels, window_kernel
 from hf_swin.modeling_attention import FORBIDDEN
 from hf_swin.modeling_windows import WindowLayout, partition, separated, unpartition
-from hf_swin.window_kernel import mixed_in_windows, window_attention, window_attention_backward
+from hf_swin.window_kernel import mixed_globally, mixed_in_windows, window_attention, window_attention_backward
 
 from compare import answers_and_gradients, assert_close, assert_train_alike, relative_error
 from tiny import model_of, pixels
@@ -205,6 +205,17 @@ def test_bfloat16_is_rounded_once_at_the_end():
         answer = mixed_in_windows(*inputs, cosine)
         assert answer.dtype == torch.bfloat16
         assert torch.allclose(answer.double(), by_definition(*inputs, cosine), rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 17, 197])
+@pytest.mark.parametrize("width", [5, 64])
+def test_all_tokens_are_one_window_without_a_bias(tokens, width, dtype):
+    torch.manual_seed(tokens)
+    query, key, value = torch.randn(2, tokens, 3 * 3 * width).to(dtype).chunk(3, dim=-1)  # three heads
+    by_head = [x.double().unflatten(-1, (3, width)).transpose(1, 2) for x in (query, key, value)]
+    expected = F.scaled_dot_product_attention(*by_head, scale=0.3).transpose(1, 2).flatten(2)
+    assert_close(mixed_globally(query, key, value, 3, 0.3), expected, 1e-6 if dtype == torch.float32 else 8e-3)
 
 
 @pytest.mark.parametrize("cosine", [False, True])

@@ -22,7 +22,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from .faster_ways import Derived, FastWay, packed_layers, untouched
-from .kernels import prepared
+from .kernels import chained, prepared
 from .modeling_attention import CosineWindowAttention, WindowAttention
 from .modeling_blocks import MLP, Block, PreNormBlock
 from .modeling_stages import PatchMerging, PatchMergingV2, SwinStage
@@ -224,15 +224,14 @@ class FastStage(FastWay):
         kernels = [block.look(x, **kwargs) for block in self.blocks] if same and images else [None]
         if None in kernels:
             return None
+        chain = chained("swin_blocks", x.dtype, kernels)
         merging = (self.merging and self.merging.look(x)) or self.module.merging
 
         def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             x = x.contiguous()
             result = torch.empty_like(x)
             for part, answer in zip(x.split(images), result.split(images), strict=True):
-                for kernel in kernels:
-                    kernel(len(part), part, answer)
-                    part = answer
+                chain(len(part), part, answer)
             return merging(result), result
 
         return run

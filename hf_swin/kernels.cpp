@@ -20,6 +20,12 @@
 
 extern "C" int64_t linear_panel(int64_t columns) { return linear_width(columns); }
 
+template <typename S>
+struct Blocks {
+    int64_t count;
+    const SwinBlock<S>* first;
+};
+
 struct Sizes {
     int64_t rows, inner, columns, activation, threads;
 };
@@ -40,6 +46,9 @@ struct Sizes {
         backward(*g, q, k, v, bias, scale, d_output, d_q, d_k, d_v, d_bias, d_scale);                                     \
     }                                                                                                                     \
     extern "C" void swin_block_##name(const SwinBlock<S>* b, int batch, const S* x, S* y) { swin_block(*b, batch, x, y); } \
+    extern "C" void swin_blocks_##name(const Blocks<S>* b, int batch, const S* x, S* y) {                                 \
+        swin_blocks(b->count, &b->first, batch, x, y);                                                                    \
+    }                                                                                                                     \
     extern "C" void patch_merging_##name(const PatchMerging<S>* m, int batch, const S* x, S* y) { patch_merging(*m, batch, x, y); }
 EXPORT(float32, float)
 EXPORT(bfloat16, Bfloat16)

@@ -96,7 +96,14 @@ def prepared(
     def run(*changing: int | torch.Tensor | None) -> None:
         function(row, *[ctypes.c_void_p(x.data_ptr()) if isinstance(x, torch.Tensor) else x for x in changing])
 
-    run.holds = tensors  # or their memory would be given to others
+    run.row, run.holds = row, tensors  # held, or their memory would be given to others
+    return run
+
+
+def chained(name: str, dtype: torch.dtype, runs: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    """Returns a function of the library that does what several prepared ones do, one after the other."""
+    run = prepared(name, dtype, [len(runs), *(ctypes.addressof(run.row) for run in runs)])
+    run.holds = runs
     return run
 
 

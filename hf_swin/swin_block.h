@@ -88,6 +88,12 @@ static void swin_block(const SwinBlock<S>& b, int64_t batch, const S* x, S* y) {
     }
 }
 
+// Blocks one after the other, the first from x to y, the others in place.
+template <typename S>
+static void swin_blocks(int64_t count, const SwinBlock<S>* const* blocks, int64_t batch, const S* x, S* y) {
+    for (int64_t i = 0; i < count; ++i) swin_block(*blocks[i], batch, i ? y : x, y);
+}
+
 // Four neighbours become one token, the left column first, each from the top; sides are even.
 template <typename S>
 static void patch_merging(const PatchMerging<S>& m, int64_t batch, const S* x, S* y) {

@@ -21,19 +21,29 @@ pytestmark = pytest.mark.skipif(not kernels.compiled(), reason="no C++ compiler 
 SWINS = ["hf_swin", "hf_swin_v2"]
 # Heads of 32, whose numbers a processor may take in pairs, and windows of an odd number of tokens.
 REAL = {"embed_dim": 64, "window_size": 7, "image_size": 56, "patch_size": 2, "num_heads": [2, 4]}
-WHOLE = 4 + 1  # the blocks and the merging of a tiny model
+WHOLE = 2 + 1  # the stages and the merging of a tiny model
 
 
 @pytest.fixture
 def runs(monkeypatch):
     """The names of the kernels that have run for whole modules."""
-    names, prepared = [], faster_swin.prepared
+    names = []
 
-    def remembering(name, *args):
-        run = prepared(name, *args)
-        return lambda *changing: names.append(name) or run(*changing)
+    def remembering(make):
+        def remembered(name, *args):
+            run = make(name, *args)
 
-    monkeypatch.setattr(faster_swin, "prepared", remembering)
+            def counted(*changing):
+                names.append(name)
+                run(*changing)
+
+            counted.row, counted.holds = run.row, run
+            return counted
+
+        return remembered
+
+    for name in ("prepared", "chained"):
+        monkeypatch.setattr(faster_swin, name, remembering(getattr(faster_swin, name)))
     return names
 
 
@@ -114,7 +124,7 @@ def test_attentions_are_given_as_ever(runs):
     with torch.inference_mode():
         given, expected = (each(pixels(64), output_attentions=True).attentions for each in (fast, model))
     assert_close(given, expected, 5e-6)
-    assert "swin_block" not in runs
+    assert not {"swin_block", "swin_blocks"} & set(runs)
 
 
 @pytest.mark.parametrize("family", SWINS)
@@ -123,7 +133,7 @@ def test_an_odd_grid_is_merged_into_one_row_more(family, runs):
     model, fast = both(family, window_size=3, image_size=36, depths=[1, 1], small_input="clamp")
     for size in (36, 108):
         assert_close(logits(fast, pixels(size)), logits(model, pixels(size)), 5e-6)
-    assert "patch_merging" not in runs or runs.count("patch_merging") < runs.count("swin_block")
+    assert "swin_blocks" in runs and "patch_merging" not in runs
 
 
 def block(model):
@@ -221,7 +231,8 @@ def test_a_large_image_goes_through_in_strips(monkeypatch, runs):
     monkeypatch.setattr(faster_swin, "PIECE", 4_000)  # the first grid has 16 x 16 x 24 numbers, the second half of them
     model, fast = both("hf_swin")
     assert_close(logits(fast, pixels(64, batch=3)), logits(model, pixels(64, batch=3)), 5e-6)
-    assert runs.count("swin_block") > 2 * 3 + 2 * 3
+    assert runs.count("swin_block") == 3 * 2 * 2, "for each image, both blocks of the first stage in two strips"
+    assert runs.count("swin_blocks") == 3, "for each image, the second stage as a whole"
 
 
 def test_a_norm_of_equal_numbers_is_its_offset():

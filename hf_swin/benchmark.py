@@ -83,7 +83,7 @@ FULL = (
 
 
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="A few minutes: Swin-T, the peers that start fast.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes: Swin-T, the peers that start fast.")] = False,
     models: Annotated[str | None, typer.Option(help="Short names, such as vit-b16, swin-t, swin-v2-t.")] = None,
     modes: Annotated[str | None, typer.Option(help="inference, training.")] = None,
     dtypes: Annotated[str | None, typer.Option(help="float32, bfloat16.")] = None,

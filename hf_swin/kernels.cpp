@@ -20,35 +20,39 @@
 
 extern "C" int64_t linear_panel(int64_t columns) { return linear_width(columns); }
 
-template <typename S>
-struct Blocks {
-    int64_t count;
-    const SwinBlock<S>* first;
-};
-
+// What Python sends, in this order.
 struct Sizes {
     int64_t rows, inner, columns, activation, threads;
 };
+template <typename S>
+struct Blocks {
+    int64_t count;
+    const SwinBlock<S>* first;  // and the others after it
+};
 
-#define EXPORT(name, S)                                                                                                   \
-    extern "C" void linear_##name(const Sizes* s, const S* x, const StepOf<S>::type* weight, const float* bias,           \
-                                  const float* epsilon, const S* residual, S* y) {                                        \
-        const Layer<S> layer{s->inner, s->columns, s->activation, {weight, bias, epsilon}};                                 \
-        linear(layer, s->rows, s->threads, x, residual, y);                                                               \
-    }                                                                                                                     \
-    extern "C" void window_attention_forward_##name(const Geometry* g, const S* q, const S* k, const S* v,                \
-                                                    const float* bias, const float* scale, S* output) {                   \
-        forward(*g, q, k, v, bias, scale, output);                                                                        \
-    }                                                                                                                     \
-    extern "C" void window_attention_backward_##name(const Geometry* g, const S* q, const S* k, const S* v,               \
-                                                     const float* bias, const float* scale, const S* d_output, S* d_q,    \
-                                                     S* d_k, S* d_v, float* d_bias, float* d_scale) {                     \
-        backward(*g, q, k, v, bias, scale, d_output, d_q, d_k, d_v, d_bias, d_scale);                                     \
-    }                                                                                                                     \
-    extern "C" void swin_block_##name(const SwinBlock<S>* b, int batch, const S* x, S* y) { swin_block(*b, batch, x, y); } \
-    extern "C" void swin_blocks_##name(const Blocks<S>* b, int batch, const S* x, S* y) {                                 \
-        swin_blocks(b->count, &b->first, batch, x, y);                                                                    \
-    }                                                                                                                     \
-    extern "C" void patch_merging_##name(const PatchMerging<S>* m, int batch, const S* x, S* y) { patch_merging(*m, batch, x, y); }
+#define EXPORT(name, S)                                                                                                \
+    extern "C" void linear_##name(const Sizes* s, const S* x, const StepOf<S>::type* weight, const float* bias,        \
+                                  const float* epsilon, const S* residual, S* y) {                                     \
+        const Layer<S> layer{s->inner, s->columns, s->activation, {weight, bias, epsilon}};                            \
+        linear(layer, s->rows, s->threads, x, residual, y);                                                            \
+    }                                                                                                                  \
+    extern "C" void window_attention_forward_##name(const Geometry* g, const S* q, const S* k, const S* v,             \
+                                                    const float* bias, const float* scale, S* output) {                \
+        forward(*g, q, k, v, bias, scale, output);                                                                     \
+    }                                                                                                                  \
+    extern "C" void window_attention_backward_##name(const Geometry* g, const S* q, const S* k, const S* v,            \
+                                                     const float* bias, const float* scale, const S* d_output, S* d_q, \
+                                                     S* d_k, S* d_v, float* d_bias, float* d_scale) {                  \
+        backward(*g, q, k, v, bias, scale, d_output, d_q, d_k, d_v, d_bias, d_scale);                                  \
+    }                                                                                                                  \
+    extern "C" void swin_block_##name(const SwinBlock<S>* b, int batch, const S* x, S* y) {                            \
+        swin_block(*b, batch, x, y);                                                                                   \
+    }                                                                                                                  \
+    extern "C" void swin_blocks_##name(const Blocks<S>* b, int batch, const S* x, S* y) {                              \
+        swin_blocks(b->count, &b->first, batch, x, y);                                                                 \
+    }                                                                                                                  \
+    extern "C" void patch_merging_##name(const PatchMerging<S>* m, int batch, const S* x, S* y) {                      \
+        patch_merging(*m, batch, x, y);                                                                                \
+    }
 EXPORT(float32, float)
 EXPORT(bfloat16, Bfloat16)

@@ -56,7 +56,7 @@ def optimize(
     (torchao, dynamic activations), for answers that are no longer equal, and alone changes the state.
 
     For training, the kernel for windows has gradients, and what follows the first layer of an MLP is made again in the
-    backward pass, which saves a tenth of the memory at eight images. Raises UserError for a model of another package,
+    backward pass, which saves a sixth of the memory at eight images. Raises UserError for a model of another package,
     for int8 without torchao and for options that do not go together.
     """
     if not any(isinstance(module, SelfAttention) for module in model.modules()):

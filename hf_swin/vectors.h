@@ -12,8 +12,8 @@
 // See the License for the specific language governing permissions and
 // limitations under the License.
 //
-// What the kernels of this package share: vectors of float32, as GCC knows them on any processor, and the
-// exponential function of one.
+// What the kernels of this package share: vectors of float32, as GCC knows them on any processor; how they are read,
+// written, multiplied and transposed; and the exponential function of one.
 
 #pragma once
 

@@ -99,7 +99,7 @@ struct Geometry {
 // Rows are rounded up alike on all machines, so that Python need not know LANES.
 static int whole_vectors(int64_t numbers) { return int(numbers + 15) / 16 * 16; }
 
-// One head of one window: where its tokens are, and its numbers as float32.
+// One head of one window: where its tokens are, and its numbers as float32, or as pairs of bfloat16 in as much memory.
 struct Window {
     const Geometry& g;
     const int T, P, D;

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.output_capturing import capture_outputs
@@ -253,14 +254,54 @@ class FastBlock(FastWay):
         return attention.mix(query, key, value, **kwargs)[0]
 
 
-class LeanMLP(FastWay):
-    """An MLP that makes its activation again in the backward pass, rather than keep so wide a tensor."""
+def unkept(function: Callable[[torch.Tensor], torch.Tensor], norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """Returns function(x); if the norm gave x, the backward pass makes it again, rather than keep it.
+
+    The norm keeps its own input in any case.
+    """
+    made = None if torch.compiler.is_compiling() else x.grad_fn
+    if made is None or made.name() != "NativeLayerNormBackward0" or made._saved_weight is not norm.weight:
+        return function(x)
+    memory = x.data_ptr(), x.numel(), x.dtype
+
+    def pack(kept: torch.Tensor) -> torch.Tensor | torch.Size:
+        return kept.shape if (kept.data_ptr(), kept.numel(), kept.dtype) == memory else kept
+
+    def unpack(kept: torch.Tensor | torch.Size) -> torch.Tensor:
+        if isinstance(kept, torch.Tensor):
+            return kept
+        again = F.layer_norm(made._saved_input, norm.normalized_shape, made._saved_weight, made._saved_bias, norm.eps)
+        return again.view(kept)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return function(x)
+
+
+class LeanWay(FastWay):
+    """A way of a module after a norm to keep less for the backward pass."""
+
+    def __init__(self, module: nn.Module, norm: nn.LayerNorm):
+        super().__init__(module)
+        self.norm = norm
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if not (self.module.training and torch.is_grad_enabled()):
-            return self.ordinary(x)
-        # Making it again stops before fc2, which has all that it needs then.
-        return self.module.dropout(checkpoint(self.rest, self.module.fc1(x), use_reentrant=False))
+        return (self.lean if self.module.training and torch.is_grad_enabled() else self.ordinary)(x)
+
+
+class LeanLinear(LeanWay):
+    """A linear layer that makes its input again."""
+
+    def lean(self, x: torch.Tensor) -> torch.Tensor:
+        return unkept(self.ordinary, self.norm, x)
+
+
+class LeanMLP(LeanWay):
+    """An MLP that makes its input and its activation again."""
+
+    def lean(self, x: torch.Tensor) -> torch.Tensor:
+        # Making the activation again stops before fc2, which has all that it needs then.
+        hidden = unkept(self.module.fc1, self.norm, x)
+        return self.module.dropout(checkpoint(self.rest, hidden, use_reentrant=False))
 
     def rest(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.module.fc2(self.module.activation(hidden))

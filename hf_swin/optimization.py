@@ -32,11 +32,13 @@ from .faster_ways import (
     FastPatches,
     FastProjections,
     FastWay,
+    LeanLinear,
     LeanMLP,
     plain,
 )
 from .modeling_attention import CosineWindowAttention, SelfAttention, WindowAttention
-from .modeling_blocks import MLP, PreNormBlock, SwinBlock, SwinV2Block
+from .modeling_blocks import MLP, Block, PreNormBlock, SwinBlock, SwinV2Block
+from .modeling_stages import PatchMerging
 from .modeling_swin import HfSwinPreTrainedModel
 
 
@@ -71,8 +73,7 @@ def optimize(
     if int8:
         _quantize(model)
     if training:
-        for mlp in [module for module in model.modules() if isinstance(module, MLP)]:
-            LeanMLP(mlp)
+        _keep_less(model)
     elif compile:
         model.compile(options={"freezing": True} if on_cpu else None)
     elif on_cpu:
@@ -107,6 +108,14 @@ def _pack(model: PreTrainedModel) -> None:
             ways[type(module)](module)
         elif isinstance(module, HfSwinPreTrainedModel) and hasattr(module, "stages"):
             FastEncoder(module, [fast_stage(stage, activation) for stage in module.stages])
+
+
+def _keep_less(model: PreTrainedModel) -> None:
+    for module in model.modules():
+        if isinstance(module, Block) and isinstance(module.mlp, MLP):
+            LeanMLP(module.mlp, module.mlp_norm)
+        elif isinstance(module, PatchMerging):
+            LeanLinear(module.reduction, module.norm)
 
 
 def _quantize(model: PreTrainedModel) -> None:

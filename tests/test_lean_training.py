@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from hf_swin.optimization import optimize
 
-from compare import answers_and_gradients, assert_close, assert_train_alike
+from compare import answers_and_gradients, assert_close, assert_train_alike, relative_error
 from tiny import FAMILIES, model_of, pixels
 
 
@@ -90,6 +91,7 @@ def test_it_can_be_compiled():
 def test_the_activation_is_not_kept():
     counts = []
     for model in both("hf_vit"):
+        model.set_attn_implementation("eager")  # sdpa has no second derivative
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.shape) or t, lambda t: t):
             model(pixels(32)).logits.sum().backward()
@@ -103,3 +105,29 @@ def test_all_else_is_as_before(case):
     fast, model = (each.train(case == "no gradients") for each in both("hf_swin"))
     with torch.set_grad_enabled(case != "no gradients"):
         assert_close(fast(pixels(64)).logits, model(pixels(64)).logits, 5e-6)
+
+
+def test_what_a_norm_gave_is_made_again(monkeypatch):
+    made = []
+    norm = F.layer_norm
+    for family, count in (("hf_vit", 3), ("hf_swin", 4 + 1)):  # MLPs, and the merging
+        fast, _ = both(family)
+        loss = fast(pixels(32)).logits.sum()
+        monkeypatch.setattr(F, "layer_norm", lambda x, *args: made.append(x.shape) or norm(x, *args))
+        loss.backward()
+        monkeypatch.undo()
+        assert len(made) == count
+        del made[:]
+
+
+def test_gradients_have_gradients():
+    found = []
+    for model in both("hf_vit"):
+        model.set_attn_implementation("eager")  # sdpa has no second derivative
+        x = pixels(32).requires_grad_(True)
+        [slope] = torch.autograd.grad(model(x).logits.pow(2).sum(), x, create_graph=True)
+        parameters = list(model.parameters())
+        gradients = torch.autograd.grad(slope.pow(2).sum(), parameters, allow_unused=True)
+        found.append([gradient for gradient in gradients if gradient is not None])
+    for ours, theirs in zip(*found, strict=True):
+        assert relative_error(ours, theirs) < 1e-4 or theirs.abs().max() < 1e-4

@@ -131,3 +131,12 @@ def test_gradients_have_gradients():
         found.append([gradient for gradient in gradients if gradient is not None])
     for ours, theirs in zip(*found, strict=True):
         assert relative_error(ours, theirs) < 1e-4 or theirs.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whole_blocks_may_be_made_again(family, reentrant):
+    models = both(family)
+    for model in models:
+        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    assert_alike(*models, pixels(32))

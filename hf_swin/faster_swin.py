@@ -21,10 +21,10 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from .faster_ways import Derived, FastWay, packed_layers, untouched
+from .faster_ways import Derived, FastWay, packed_layers, untouched, usual
 from .kernels import chained, prepared
-from .modeling_attention import CosineWindowAttention, WindowAttention
-from .modeling_blocks import MLP, Block, PreNormBlock
+from .modeling_attention import WindowAttention
+from .modeling_blocks import Block, PreNormBlock
 from .modeling_stages import PatchMerging, PatchMergingV2, SwinStage
 from .modeling_swin import HfSwinPreTrainedModel
 from .modeling_windows import WindowLayout
@@ -55,6 +55,12 @@ def parameters_of(*modules: nn.Module) -> list[torch.Tensor]:
     return [part for module in modules for part in module._parameters.values() if part is not None]
 
 
+def parameters_of_bias(attention: WindowAttention) -> list[torch.Tensor]:
+    """Returns what the bias of each pair of tokens, and the scale of Swin v2's scores, are made from."""
+    network = attention.continuous_position_bias.parameters() if is_cosine(attention) else ()
+    return [*parameters_of(attention), *network]
+
+
 def merged_shape(shape: torch.Size) -> torch.Size:
     """Returns the shape of tokens (B, H, W, C) after patch merging."""
     batch, height, width, channels = shape
@@ -76,10 +82,7 @@ class FastBias(FastWay):
         self.bias = Derived(self.ordinary)
 
     def fast(self, window: tuple[int, int]) -> torch.Tensor:
-        parameters = list(self.module.parameters(recurse=False))
-        if isinstance(self.module, CosineWindowAttention):
-            parameters += self.module.continuous_position_bias.parameters()
-        return self.bias(parameters, window)
+        return self.bias(parameters_of_bias(self.module), window)
 
 
 class FastSwinBlock(FastWay):
@@ -108,18 +111,13 @@ class FastSwinBlock(FastWay):
         The answer may be written in the place of the tokens.
         """
         block, layers = self.module._modules, self.layers()
-        attention, mlp, *norms = (block[name] for name in ("attention", "mlp", "attention_norm", "mlp_norm"))
-        ordinary = type(mlp) is MLP and self.activation in KERNEL.activations
-        ordinary &= type(block["attention_scale"]) is type(block["mlp_scale"]) is nn.Identity
-        ordinary &= type(norms[0]) is type(norms[1]) is self.module.norm_class
-        if not (ordinary and suits(x, *layers) and untouched(self.module, attention, mlp)):
+        attention, *norms = (block[name] for name in ("attention", "attention_norm", "mlp_norm"))
+        if not (self.activation in KERNEL.activations and suits(x, *layers) and usual(self.module)):
             return None
         layout = layout or attention.layout(x.shape[1:3])
         if layout.padded != layout.grid or attention.kernel(output_attentions) is not WINDOW_KERNEL:
             return None
-        parameters = parameters_of(*norms, *layers, attention)
-        if is_cosine(attention):
-            parameters += attention.continuous_position_bias.parameters()
+        parameters = parameters_of(*norms, *layers) + parameters_of_bias(attention)
         return self.kernel(parameters, layout, x.shape[-1], torch.get_num_threads())
 
     def fast(self, x: torch.Tensor, **kwargs) -> torch.Tensor:
@@ -136,10 +134,10 @@ class FastSwinBlock(FastWay):
         norms = [block.attention_norm, block.mlp_norm]
         before, after = (norms, []) if isinstance(block, PreNormBlock) else ([None, None], norms)
         packed = [
-            packed_layers(*projections, norm=before[0]),
-            packed_layers(output),
-            packed_layers(first, norm=before[1]),
-            packed_layers(second),
+            packed_layers(before[0], *projections),
+            packed_layers(None, output),
+            packed_layers(before[1], first),
+            packed_layers(None, second),
         ]
         tensors = [tensor for weight, bias, epsilon, _ in packed for tensor in (weight, bias, epsilon)]
         ends = [part for norm in after for part in tensors_of(norm)]
@@ -195,7 +193,7 @@ class FastMerging(FastWay):
         if tuple(reduction.weight.shape) != (2 * channels, 4 * channels):
             return None
         pre = isinstance(self.module, PatchMerging)
-        packed = packed_layers(reduction, norm=norm if pre else None)[:3]
+        packed = packed_layers(norm if pre else None, reduction)[:3]
         after = [None] * 3 if pre else tensors_of(norm)
         return prepared("patch_merging", reduction.weight.dtype, [height, width, channels, threads], [*packed, *after])
 

@@ -28,7 +28,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.utils.output_capturing import capture_outputs
 
 from .modeling_attention import eager_attention_forward
-from .modeling_blocks import MLP, PreNormBlock
+from .modeling_blocks import MLP, Block, PreNormBlock
 from .packed_products import KERNEL, products
 from .window_kernel import mixed_globally
 
@@ -90,7 +90,16 @@ def untouched(*modules: nn.Module) -> bool:
     return True
 
 
-def packed_layers(*layers: nn.Linear, norm: nn.LayerNorm | None = None) -> tuple:
+def usual(block: Block) -> bool:
+    """Returns whether a block is untouched and has ordinary parts: those that the fast ways know."""
+    parts = block._modules  # past `__getattr__`, which takes ten times as long
+    ordinary = type(parts["mlp"]) is MLP
+    ordinary &= type(parts["attention_scale"]) is type(parts["mlp_scale"]) is nn.Identity
+    ordinary &= type(parts["attention_norm"]) is type(parts["mlp_norm"]) is block.norm_class
+    return ordinary and untouched(block, parts["attention"], parts["mlp"])
+
+
+def packed_layers(norm: nn.LayerNorm | None, *layers: nn.Linear) -> tuple:
     """Returns the packed weights of all layers, which take in gain and offset of a norm before them, and the biases."""
     weight = torch.cat([layer.weight.flatten(1) for layer in layers])
     biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
@@ -107,15 +116,12 @@ class PackedProduct:
 
     def __init__(self, activation: str | None = None):
         self.activation = activation
-        self.packed = Derived(self.pack)
+        self.packed = Derived(packed_layers)
 
     def fits(self, *layers: nn.Module) -> bool:
         """Returns whether these are ordinary linear layers, of a type for which there is such a product here."""
         maker = plain(*layers) and products(layers[0].weight.dtype)
         return bool(maker) and self.activation in maker.activations
-
-    def pack(self, norm: nn.LayerNorm | None, *layers: nn.Linear) -> tuple:
-        return packed_layers(*layers, norm=norm)
 
     def __call__(
         self,
@@ -225,10 +231,7 @@ class FastBlock(FastWay):
 
     def fits(self, x: torch.Tensor, output_attentions: bool | None = None, **kwargs) -> bool:
         block, attention, mlp = self.module, self.module.attention, self.module.mlp
-        ordinary = type(mlp) is MLP and untouched(block, attention, mlp)
-        ordinary &= type(block.attention_scale) is type(block.mlp_scale) is nn.Identity
-        ordinary &= type(block.attention_norm) is type(block.mlp_norm) is nn.LayerNorm
-        ordinary &= attention.kernel(output_attentions) is not eager_attention_forward
+        ordinary = usual(block) and attention.kernel(output_attentions) is not eager_attention_forward
         return ordinary and self.first.fits(mlp.fc1, mlp.fc2, *self.attention_layers)
 
     @property
@@ -248,8 +251,8 @@ class FastBlock(FastWay):
         """Returns the mixed values (B, T, C), by the kernel for windows where it is faster than sdpa."""
         attention, (batch, tokens, _) = self.module.attention, query.shape
         enough = tokens <= MOST_TOKENS and batch * attention.num_heads >= torch.get_num_threads()
-        usual = attention.kernel(None) is sdpa_attention_forward and kwargs.get("bias_ATT") is None
-        if enough and usual and query.device.type == "cpu" and products(query.dtype) is KERNEL:
+        by_sdpa = attention.kernel(None) is sdpa_attention_forward and kwargs.get("bias_ATT") is None
+        if enough and by_sdpa and query.device.type == "cpu" and products(query.dtype) is KERNEL:
             return mixed_globally(query, key, value, attention.num_heads, attention.scaling)
         return attention.mix(query, key, value, **kwargs)[0]
 

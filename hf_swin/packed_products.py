@@ -52,7 +52,8 @@ class KernelProducts:
 
     def fit(self, dtype: torch.dtype) -> bool:
         tiles = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()  # which oneDNN knows to use
-        return dtype in kernels.DTYPES and not tiles and kernels.compiled()
+        wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")  # elsewhere it was never measured
+        return dtype in kernels.DTYPES and wide and not tiles and kernels.compiled()
 
     def pack(self, weight: torch.Tensor, bias: torch.Tensor, epsilon: float | None = None) -> tuple:
         columns, inner = weight.shape

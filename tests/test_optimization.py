@@ -10,12 +10,14 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import hf_swin
-from hf_swin import faster_swin, faster_ways, kernels
+from hf_swin import faster_swin, faster_ways
 from hf_swin.errors import UserError
 from hf_swin.faster_swin import Piecewise, strips
 from hf_swin.faster_ways import PackedProduct
 from hf_swin.modeling_windows import WindowLayout, pad, partition, region_ids
 from hf_swin.optimization import optimize
+from hf_swin.packed_products import KERNEL
+from hf_swin.packed_products import products as makers
 
 from compare import assert_close, relative_error
 from tiny import FAMILIES, VIT, model_of, pixels
@@ -499,7 +501,7 @@ def test_a_packed_layer_is_its_product(batch):
         assert_close(PackedProduct("relu")(x, *layers), expected.relu(), 2e-6)
 
 
-@pytest.mark.skipif(not kernels.compiled(), reason="no C++ compiler")
+@pytest.mark.skipif(makers(torch.float32) is not KERNEL, reason="the kernels are not taken here")
 def test_vit_mixes_few_tokens_by_the_kernel_and_many_as_it_was_told(monkeypatch):
     calls = []
     mixed = faster_ways.mixed_globally
